@@ -1,0 +1,147 @@
+"""The command `analyze`: names in, outcomes out, in the form that was asked for."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from speech_emotion_client.audio import ENCODINGS, Encoding, RawFormat
+from speech_emotion_client.outcome import Outcome
+from speech_emotion_client.request import AnalyzeOptions
+
+from . import inputs, plot, printers
+from .connect import connect, no_server, nobody_answers, server_options
+
+EXAMPLES = """
+\b
+Examples:
+  speech-emotion analyze --sample
+  speech-emotion analyze speech.wav
+  speech-emotion analyze recordings/ 'calls/*.mp3' --csv > emotions.csv
+  speech-emotion analyze speech.wav --granularity frame --json
+  speech-emotion analyze speech.wav --plot timeline.png
+  speech-emotion analyze speech.wav --embedding out.npy
+  ffmpeg -i film.mkv -t 20 -f wav - | speech-emotion analyze -
+  speech-emotion analyze call.raw --raw-rate 8000 --raw-encoding mulaw
+"""
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("files", nargs=-1, metavar="[FILE|FOLDER|PATTERN|-]...")
+@click.option("--sample", is_flag=True, help="Analyse the clips that come with the client.")
+@click.option(
+    "--granularity",
+    type=click.Choice(["utterance", "frame"]),
+    default="utterance",
+    show_default=True,
+    help="frame adds scores every 20 ms.",
+)
+@click.option("--json", "form", flag_value="json", help="One JSON object a file, on stdout.")
+@click.option("--csv", "form", flag_value="csv", help="One row a file, or a frame, on stdout.")
+@click.option("--plot", "image", type=FILE, help="Draw the frames; a folder for several files.")
+@click.option("--embedding", type=FILE, help="Save as .npy; a folder for several files.")
+@click.option("--raw-rate", type=click.IntRange(1), help="Hz, of samples without a header.")
+@click.option(
+    "--raw-encoding", type=click.Choice(list(ENCODINGS)), default="s16le", show_default=True
+)
+@click.option("--raw-channels", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--channel", type=click.IntRange(1), help="Analyse this one, from 1; otherwise their mean."
+)
+@click.option("--model", default="", help="models/NAME[@VERSION]; otherwise the server's default.")
+@click.option(
+    "--timeout", type=float, default=30.0, show_default=True, help="Seconds a file, with retries."
+)
+@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True)
+@server_options
+def analyze(
+    files: tuple[str, ...],
+    sample: bool,
+    granularity: Literal["utterance", "frame"],
+    form: Literal["json", "csv"] | None,
+    image: Path | None,
+    embedding: Path | None,
+    raw_rate: int | None,
+    raw_encoding: Encoding,
+    raw_channels: int,
+    channel: int | None,
+    model: str,
+    timeout: float,
+    concurrency: int,
+    **access: Any,
+) -> None:
+    """Say which emotions are in speech.
+
+    Folders are searched for audio files. Exit code 1 if any file failed, 2 if the command is wrong.
+    """
+    if image is not None and not plot.available():
+        raise click.ClickException(f"--plot needs matplotlib: {plot.INSTALL}")
+    found = inputs.expand(files, bundled=sample)
+    images = inputs.outputs(image, found, ".png")
+    arrays = inputs.outputs(embedding, found, ".npy")
+    options: AnalyzeOptions = {
+        "granularity": "frame" if image else granularity,
+        "embedding": embedding is not None,
+        "format": RawFormat(raw_rate, raw_encoding, raw_channels) if raw_rate else None,
+        "channel": channel or 0,
+        "model": model,
+    }
+    out = Console(highlight=False)
+    printer = printers.choose(form, found, out)
+    bar = bar_console(out, form, len(found))
+    with connect(timeout=timeout, **access) as client:
+        items = (each.source for each in found)
+        outcomes = client.analyze_many(items, concurrency=concurrency, **options)
+        for outcome in with_progress(outcomes, len(found), bar):
+            if nobody_answers(outcome.error) and not printer.answered:
+                raise no_server(access["server"])
+            name, place = found[outcome.index].name, outcome.index
+            printer.show(name, outcome, save(name, outcome, arrays[place], images[place]))
+    printer.close()
+    raise SystemExit(1 if printer.failed else 0)
+
+
+def save(name: str, outcome: Outcome, array: Path | None, image: Path | None) -> Mapping[str, Path]:
+    """Writes what was asked for; returns what was written where."""
+    analysis, saved = outcome.analysis, dict[str, Path]()
+    if analysis is None:
+        return saved
+    if array is not None and analysis.embedding is not None:
+        # An open file, because numpy would append .npy to a name without it.
+        with array.open("wb") as file:
+            np.save(file, analysis.embedding)
+        saved["embedding_file"] = array
+    # Audio may be too short to have a frame.
+    if image is not None and analysis.frames:
+        plot.save(image, name, analysis, analysis.frames)
+        saved["plot_file"] = image
+    return saved
+
+
+def bar_console(out: Console, form: str | None, total: int) -> Console | None:
+    """Where a progress bar may be drawn without harm to what is printed; None if nowhere.
+
+    Rows and bar that share a terminal must share a console; JSON and CSV on a terminal have none.
+    """
+    if total < 2 or (out.is_terminal and form is not None):
+        return None
+    console = out if out.is_terminal else Console(stderr=True)
+    return console if console.is_terminal else None
+
+
+def with_progress(
+    outcomes: Iterator[Outcome], total: int, console: Console | None
+) -> Iterator[Outcome]:
+    """The same outcomes, with a bar below what is printed."""
+    if console is None:
+        yield from outcomes
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        yield from progress.track(outcomes, total=total)
