@@ -1,0 +1,151 @@
+"""Reads a file to its end or to its limit, whichever comes first; the order of the checks."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.audio.containers import open_container, undecodable
+from server.audio.limits import (
+    AudioLimits,
+    check_bytes,
+    check_channel_index,
+    check_channels,
+    check_duration,
+    check_rate,
+    check_samples,
+)
+from server.audio.raw import RawFormat, open_raw
+from server.audio.resample import Resampler, mix
+from server.audio.sniff import is_cut_short, recognise
+from server.audio.source import Block, Source
+from server.speech import SAMPLE_RATE, Audio, InvalidInput, Notice, Waveform
+
+_FULL_SCALE = np.float32(32767 / 32768)  # the largest 16-bit sample
+_CLIPPED_SHARE = 1e-3  # of the samples at full scale; below it are peaks, not distortion
+_SLACK_SECONDS = 0.1  # headers round, and codecs pad: a smaller difference is no loss
+_AS_CONTAINER = RawFormat(encoding=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listened:
+    """What came out of a Source."""
+
+    waveform: Waveform
+    frames: int  # at the source's rate
+    clipped_share: float  # in [0, 1]
+    damaged: bool  # the decoder gave up before the end
+
+
+def decode(data: bytes, described: RawFormat | None, limits: AudioLimits) -> Audio:
+    """The waveform in `data`; blocks for milliseconds, may be called from any thread.
+
+    A file that breaks off is analysed up to there, with the notice AUDIO_TRUNCATED. Other notices:
+    AUDIO_CLIPPED, RESAMPLED_FROM_LOW_RATE. Samples outside [-1, 1] stay as they are.
+
+    Raises InvalidInput: AUDIO_EMPTY, AUDIO_TOO_LARGE, FORMAT_REQUIRED, FORMAT_UNSUPPORTED,
+    FIELD_INVALID, SAMPLE_RATE_OUT_OF_RANGE, CHANNEL_OUT_OF_RANGE, AUDIO_UNDECODABLE,
+    AUDIO_TOO_LONG, AUDIO_TOO_SHORT, AUDIO_NOT_FINITE.
+    """
+    check_bytes(len(data), limits)
+    described = described or _AS_CONTAINER
+    with ExitStack() as stack:
+        source = _open(data, described, limits, stack)
+        check_rate(source.rate_hz, "audio_data", limits)
+        check_channels(source.channels, "audio_data", limits)
+        check_channel_index(described.channel_index, source.channels)
+        listened = listen(source, described.channel_index, limits)
+    _check(listened, source, limits)
+    return Audio(
+        waveform=listened.waveform,
+        source_rate_hz=source.rate_hz,
+        source_channels=source.channels,
+        container=source.container,
+        notices=_notices(listened, source, is_cut_short(source.container, data)),
+    )
+
+
+def listen(source: Source, channel: int, limits: AudioLimits) -> Listened:
+    """Reads until the source ends, breaks or exceeds the limit; channel 0 is the mean of all.
+
+    Holds the waveform at 16 kHz and one block of the source, whatever its header says.
+
+    Raises InvalidInput AUDIO_TOO_LONG with the first block that is too much.
+    """
+    resampler = Resampler(source.rate_hz)
+    pieces: list[Waveform] = []
+    frames = heard_samples = clipped = 0
+    damaged = False
+    try:
+        for block in _until_damage(source.blocks):
+            frames += len(block)
+            check_duration(frames / source.rate_hz, limits)
+            heard = block[:, channel - 1 : channel] if channel else block
+            heard_samples += heard.size
+            clipped += _count_clipped(heard)
+            pieces.append(resampler.push(mix(heard)))
+    except _DamagedError:
+        damaged = True
+    pieces.append(resampler.finish())
+    return Listened(
+        waveform=np.concatenate(pieces),
+        frames=frames,
+        clipped_share=clipped / max(1, heard_samples),
+        damaged=damaged,
+    )
+
+
+class _DamagedError(Exception):
+    """The decoder could not go on."""
+
+
+def _until_damage(blocks: Iterator[Block]) -> Iterator[Block]:
+    try:
+        yield from blocks
+    except Exception as error:  # what a codec raises on bytes from strangers has no list
+        raise _DamagedError from error
+
+
+def _open(data: bytes, described: RawFormat, limits: AudioLimits, stack: ExitStack) -> Source:
+    if described.encoding is not None:
+        return open_raw(data, described, described.encoding, limits)
+    container = recognise(data)
+    if container is None:
+        raise InvalidInput(
+            "FORMAT_REQUIRED",
+            "expected a known container or the encoding of headerless samples, got neither",
+            field="audio_format.encoding",
+        )
+    return open_container(container, data, stack)
+
+
+def _count_clipped(heard: Block) -> int:
+    if heard.max() < _FULL_SCALE and heard.min() > -_FULL_SCALE:
+        return 0
+    return int(np.count_nonzero(np.abs(heard) >= _FULL_SCALE))
+
+
+def _check(listened: Listened, source: Source, limits: AudioLimits) -> None:
+    count = len(listened.waveform)
+    if listened.damaged and count < limits.min_samples:
+        raise undecodable(source.container)
+    check_samples(count, limits)
+    if not np.isfinite(listened.waveform).all():
+        raise InvalidInput("AUDIO_NOT_FINITE", "expected finite samples, got NaN or infinity")
+
+
+def _notices(listened: Listened, source: Source, cut_short: bool) -> tuple[Notice, ...]:
+    notices = []
+    seconds = listened.frames / source.rate_hz
+    announced = (source.announced_frames or 0) / source.rate_hz
+    if listened.damaged or cut_short or seconds < announced - _SLACK_SECONDS:
+        text = f"The file breaks off or is damaged: only its first {seconds:.3f} s were analysed."
+        notices.append(Notice("AUDIO_TRUNCATED", text))
+    if listened.clipped_share > _CLIPPED_SHARE:
+        text = f"{listened.clipped_share:.1%} of the samples are at or above full scale."
+        notices.append(Notice("AUDIO_CLIPPED", text))
+    if source.rate_hz < SAMPLE_RATE:
+        text = f"The audio was recorded at {source.rate_hz} Hz; the model was trained on 16000 Hz."
+        notices.append(Notice("RESAMPLED_FROM_LOW_RATE", text))
+    return tuple(notices)

@@ -1,0 +1,116 @@
+"""What flows through the server: audio in, predictions out, and what is known of the model.
+
+Knows no transport, no codec and no tensor library; everything else may import it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+"""Hz; the only rate the emotion2vec family knows."""
+
+WINDOW = 400
+"""Samples in the receptive field of the model's front end (25 ms): nothing shorter has a frame."""
+
+HOP = 320
+"""Samples from one frame to the next (20 ms)."""
+
+Waveform = NDArray[np.float32]
+"""Mono samples in [-1, 1] at SAMPLE_RATE; shape (samples,)."""
+
+Matrix = NDArray[np.float32]
+"""A row for each frame."""
+
+Vector = NDArray[np.float32]
+
+
+def frame_count(samples: int) -> int:
+    """How many 20 ms frames the model makes of a clip: T = (n - 400) // 320 + 1, 0 below 400.
+
+    Source: FunASR `emotion2vec/audio.py`, the nested floors of its seven strided convolutions.
+    """
+    return 0 if samples < WINDOW else (samples - WINDOW) // HOP + 1
+
+
+class InvalidInput(Exception):
+    """The caller sent something that cannot be analysed; it is never the server's fault.
+
+    `reason` is UPPER_SNAKE and stable, `field` the path in the request as JSON spells it, the text
+    is for people, and `metadata` holds every variable part of the text (limits, actual values).
+    """
+
+    def __init__(
+        self, reason: str, text: str, *, field: str = "audio_data", **metadata: object
+    ) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.field = field
+        self.metadata: Mapping[str, str] = {key: str(value) for key, value in metadata.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the caller should know that did not prevent an answer."""
+
+    code: str  # UPPER_SNAKE, stable
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audio:
+    """One decoded request: what the model will hear, and where it came from."""
+
+    waveform: Waveform
+    source_rate_hz: int
+    source_channels: int
+    container: str  # "wav", "flac", "ogg/opus", ...; "raw" if the caller described it
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def duration_ms(self) -> int:
+        return round(1000 * len(self.waveform) / SAMPLE_RATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One place in a batch."""
+
+    waveform: Waveform
+    frames: bool = False  # also wants logits and embeddings of every frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the model says about one utterance; float32, columns in the order of `Model.labels`."""
+
+    logits: Vector  # (labels,)
+    embedding: Vector  # (dimension,), the mean over the utterance's own frames
+    frame_logits: Matrix | None = None  # (frames, labels), only if asked for
+    frame_embeddings: Matrix | None = None  # (frames, dimension), only if asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What is known of the weights that an engine serves."""
+
+    name: str  # the last part of the resource name: "demo", "emotion2vec_plus_large"
+    version: str  # changes whenever the weights do
+    digest: str  # "sha256:HEX" over the weights file
+    labels: tuple[str, ...]  # in the order of the outputs; labels masked as `unuse*` are left out
+    dimension: int  # of an embedding
+    parameters: int
+    precision: str  # "fp32", "fp16"
+    runtime: str  # "torch-cpu", "torch-cuda-graph", "funasr", "fake"
+    device: str  # "cpu", "cuda:0"
+    license: str  # SPDX expression, or what the checkpoint says
+    notices: tuple[Notice, ...] = field(default=())  # go into every response's warnings
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores along the last axis, each row summing to 1; -inf gets 0."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    scores: NDArray[np.float32] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return scores
