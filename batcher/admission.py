@@ -1,0 +1,59 @@
+"""Whom to refuse at the door, and when it pays to knock again. Pure: the load is an argument."""
+
+from typing import Any
+
+from batcher.cost import CostModel
+from batcher.errors import BatcherError, DeadlineUnmeetable, QueueFull, TenantLimit
+from batcher.lane import Pending
+from batcher.policy import BatchPolicy
+from batcher.scheduler import Scheduler
+
+SOON = 0.1
+"""Seconds; the shortest `retry_after`, so that the refused do not hammer."""
+
+
+class Admission:
+    """Refuses what could not be served in time, before it costs anything."""
+
+    def __init__(
+        self, scheduler: Scheduler[Any], policy: BatchPolicy, cost_model: CostModel
+    ) -> None:
+        self._scheduler = scheduler
+        self._policy = policy
+        self._model = cost_model
+
+    def refusal(
+        self, pending: Pending, *, in_flight: int, devices: int, busy_time: float, trusted: bool
+    ) -> BatcherError | None:
+        """The reason to refuse a request that has just come, or None.
+
+        `in_flight` counts the requests of its tenant, `busy_time` the seconds until a device is
+        free, and `trusted` says whether the cost model has been refreshed lately.
+        """
+        policy = self._policy
+        wait = busy_time + self._scheduler.work_before(pending) / devices
+        if len(self._scheduler) >= policy.max_queue_size:
+            return QueueFull(f"{policy.max_queue_size} requests are waiting", max(wait / 2, SOON))
+        if wait > policy.max_drain_time:
+            return QueueFull(f"{wait:.1f} s of work wait", max(wait - policy.max_drain_time, SOON))
+        if 0 < policy.max_tenant_in_flight <= in_flight:
+            return TenantLimit(f"{in_flight} requests are in flight", max(wait / 2, SOON))
+        alone = self._model.predict(pending.length)
+        left = pending.deadline - pending.enqueued_at
+        if wait + alone < left:
+            return None
+        if left <= 0 or alone >= left:
+            # An estimate that nothing refreshes must not refuse for ever.
+            hopeless = left <= 0 or trusted
+            return (
+                DeadlineUnmeetable(f"has {left:.3f} s, needs {alone:.3f} s") if hopeless else None
+            )
+        wait = busy_time + self._scheduler.work_before(pending, pending.due) / devices
+        return _late_by_load(wait + alone - left)
+
+
+def _late_by_load(late: float) -> DeadlineUnmeetable | None:
+    if late < 0:
+        return None
+    text = f"would be {late:.3f} s late for what waits"
+    return DeadlineUnmeetable(text, by_load=True, retry_after=max(late, SOON))
