@@ -1,0 +1,281 @@
+import numpy as np
+import pytest
+import torch
+from checkpoints import FIVE, config, speech_like, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.engine import CannotLoad, DeviceLost, checkpoint, weights
+from server.engine.attention import alibi_slopes
+from server.engine.model import Emotion2vec
+from server.engine.native import NativeEngine, device_errors, network, pack
+from server.engine.precision import choose, cpu_features
+from server.speech import Utterance, frame_count, softmax
+
+CPU = torch.device("cpu")
+
+lengths = st.integers(400, 24_000)
+batches = st.lists(lengths, min_size=1, max_size=5)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return checkpoint.find(str(write(tmp_path_factory.mktemp("models") / "tiny")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Tiny models on many threads spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def native(tiny):
+    return NativeEngine(tiny, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def padded(tiny):
+    """The padded forward pass, that a GPU runs."""
+    return network(tiny, CPU)
+
+
+def forward(model, clips):
+    """Frames (list of (T, D)), embeddings (B, D) and logits (B, labels) of one padded batch."""
+    waveforms, frames = pack([torch.from_numpy(clip) for clip in clips])
+    output = model(waveforms, frames)
+    own = [
+        rows[:count].float().numpy()
+        for rows, count in zip(output.frames, frames.tolist(), strict=True)
+    ]
+    return own, output.embeddings.numpy(), output.logits.numpy()
+
+
+def close(found, expected):
+    """Parity's tolerances: frames, embeddings, scores."""
+    frames, embeddings, logits = found
+    expected_frames, expected_embeddings, expected_logits = expected
+    for one, other in zip(frames, expected_frames, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=5e-5)
+    np.testing.assert_allclose(embeddings, expected_embeddings, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(softmax(logits), softmax(expected_logits), rtol=0, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(batches)
+def test_a_padded_batch_answers_each_clip_as_if_it_were_alone(padded, samples):
+    clips = [speech_like(n, seed) for seed, n in enumerate(samples)]
+
+    together = forward(padded, clips)
+
+    alone = [forward(padded, [clip]) for clip in clips]
+    frames, embeddings, logits = zip(*alone, strict=True)
+    close(together, ([f[0] for f in frames], np.concatenate(embeddings), np.concatenate(logits)))
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(batches, st.randoms(use_true_random=False))
+def test_the_engine_answers_alike_in_every_company_and_order(native, samples, random):
+    utterances = [Utterance(speech_like(n, seed), True) for seed, n in enumerate(samples)]
+    order = random.sample(range(len(samples)), len(samples))
+
+    shuffled = native.infer([utterances[i] for i in order])
+
+    for i, found in zip(order, shuffled, strict=True):
+        (alone,) = native.infer([utterances[i]])
+        np.testing.assert_array_equal(found.logits, alone.logits)
+        np.testing.assert_array_equal(found.frame_embeddings, alone.frame_embeddings)
+
+
+def test_the_padded_pass_never_asks_for_a_value(tiny):
+    """On the meta device tensors have no values, so asking for one raises."""
+    shapes = tiny.architecture.shapes(classes=9)
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    model = Emotion2vec(tensors, tiny.architecture, tiny.labels.columns)
+    waveforms, frames = pack([torch.zeros(n) for n in (400, 9_000)])
+
+    output = model(waveforms.to("meta"), frames.to("meta"))
+
+    assert output.logits.shape == (2, 9)
+    assert output.frames.shape == (2, frame_count(9_000), 64)
+
+
+def test_a_longer_bucket_changes_nothing(padded):
+    clip = speech_like(9_000)
+    waveforms, frames = pack([torch.from_numpy(clip)])
+    longer = torch.nn.functional.pad(waveforms, (0, 320 * 50))
+
+    output = padded(longer, frames)
+
+    expected = padded(waveforms)
+    torch.testing.assert_close(output.embeddings, expected.embeddings, rtol=0, atol=2e-5)
+    torch.testing.assert_close(output.logits, expected.logits, rtol=0, atol=1e-4)
+
+
+def test_garbage_in_the_neighbours_costs_a_clip_nothing(padded):
+    waveforms, frames = pack([torch.from_numpy(speech_like(n)) for n in (9_000, 12_000, 9_000)])
+    poisoned = waveforms.clone()
+    poisoned[1] = torch.nan
+
+    output = padded(poisoned, frames)
+
+    expected = padded(waveforms, frames)
+    torch.testing.assert_close(output.logits[::2], expected.logits[::2], rtol=0, atol=1e-5)
+
+
+def test_the_engine_and_the_padded_pass_agree(native, padded):
+    clips = [speech_like(n, n) for n in (400, 5_000, 16_000)]
+
+    found = native.infer([Utterance(clip, True) for clip in clips])
+
+    frames, embeddings, logits = forward(padded, clips)
+    own = [one.frame_embeddings for one in found], [p.embedding for p in found]
+    close((*own, np.stack([p.logits for p in found])), (frames, embeddings, logits))
+
+
+def test_working_in_small_pieces_gives_the_same_answers(tiny, padded):
+    clips = [speech_like(n) for n in (3_000, 20_000)]
+    tensors = checkpoint_weights(tiny)
+    columns = tiny.labels.columns
+
+    pieces = Emotion2vec(tensors, tiny.architecture, columns, numbers=20_000)
+
+    close(forward(pieces, clips), forward(padded, clips))
+    close(forward(pieces, clips[:1]), forward(padded, clips[:1]))
+
+
+def checkpoint_weights(found):
+    shapes = found.architecture.shapes(found.labels.classes)
+    return weights.read(found.weights, shapes, found.scope_map)
+
+
+def test_twelve_heads_have_the_slopes_of_the_paper():
+    exponents = [1, 2, 3, 4, 5, 6, 7, 8, 0.5, 1.5, 2.5, 3.5]
+
+    assert alibi_slopes(12) == pytest.approx([2**-exponent for exponent in exponents])
+
+
+def test_frames_come_only_when_asked_for(native):
+    clip = speech_like(8_000)
+
+    plain, detailed = native.infer([Utterance(clip), Utterance(clip, frames=True)])
+
+    assert plain.frame_logits is None
+    assert plain.frame_embeddings is None
+    assert detailed.frame_logits.shape == (frame_count(8_000), 9)
+    assert detailed.frame_embeddings.shape == (frame_count(8_000), 64)
+
+
+def test_the_mean_of_the_frames_logits_is_the_utterances_logits(native):
+    (found,) = native.infer([Utterance(speech_like(30_000), frames=True)])
+
+    np.testing.assert_allclose(found.frame_logits.mean(0), found.logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.frame_embeddings.mean(0), found.embedding, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, -1.0])
+def test_silence_and_a_constant_give_finite_answers(native, level):
+    clip = np.full(5_000, level, np.float32)
+
+    (found,) = native.infer([Utterance(clip, frames=True)])
+
+    assert np.isfinite(found.logits).all()
+    assert np.isfinite(found.frame_embeddings).all()
+
+
+def test_a_waveform_that_cannot_be_written_is_fine(native):
+    clip = np.frombuffer(speech_like(2_000).tobytes(), np.float32)
+
+    (found,) = native.infer([Utterance(clip)])
+
+    assert np.isfinite(found.logits).all()
+
+
+def test_a_clip_without_a_frame_is_refused_and_the_next_one_is_served(native):
+    with pytest.raises(ValueError, match="at least 400 samples"):
+        native.infer([Utterance(speech_like(399))])
+
+    assert len(native.infer([Utterance(speech_like(400))])) == 1
+
+
+def test_leaving_out_masked_labels_renormalises_the_others(tmp_path, native):
+    found = checkpoint.find(str(write(tmp_path / "five", labels=FIVE)))
+    five = NativeEngine(found, device="cpu", threads=1)
+    batch = [Utterance(speech_like(8_000))]
+
+    scores = softmax(five.infer(batch)[0].logits)
+
+    nine = softmax(native.infer(batch)[0].logits)[[0, 3, 4, 6, 8]]
+    np.testing.assert_allclose(scores, nine / nine.sum(), rtol=0, atol=1e-6)
+    assert five.model.labels == ("angry", "happy", "neutral", "sad", "unknown")
+
+
+def test_the_model_says_what_it_is(native, tiny):
+    native.warm_up()
+
+    model = native.model
+
+    assert (model.name, model.device, model.runtime) == ("tiny", "cpu", "torch-cpu")
+    assert (model.precision, model.dimension, model.parameters) == ("fp32", 64, 245_261)
+    assert model.digest == tiny.digest()
+    assert model.digest.startswith(f"sha256:{model.version}")
+
+
+def test_a_single_alibi_scale_serves_all_heads(tmp_path):
+    settings = config()
+    settings["model_conf"]["modalities"]["audio"]["learned_alibi_scale_per_head"] = False
+    found = checkpoint.find(str(write(tmp_path / "one_scale", settings=settings)))
+
+    engine = NativeEngine(found, device="cpu", threads=1)
+
+    assert np.isfinite(engine.infer([Utterance(speech_like(4_000))])[0].logits).all()
+
+
+def test_half_precision_stays_near_float32(tiny, padded):
+    clips = [speech_like(n) for n in (4_000, 12_000)]
+
+    reduced = forward(network(tiny, CPU, torch.bfloat16), clips)
+
+    exact = forward(padded, clips)
+    np.testing.assert_allclose(softmax(reduced[2]), softmax(exact[2]), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda", "cuda:1"])
+def test_a_device_that_is_not_here_is_refused(tiny, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(CannotLoad, match=device):
+        NativeEngine(tiny, device=device)
+
+
+def test_precisions_that_the_cpu_emulates_are_refused():
+    avx2 = frozenset({"avx2", "fma"})
+
+    with pytest.raises(CannotLoad, match="many times slower"):
+        choose("bfloat16", "cpu", avx2)
+    with pytest.raises(CannotLoad, match="unknown"):
+        choose("int8", "cpu", avx2)
+
+    assert choose("bfloat16", "cpu", avx2 | {"amx_bf16"}) == "bfloat16"
+    assert choose("float32", "cpu", avx2) == "float32"
+    assert choose("auto", "cpu") == "float32"
+    assert choose("auto", "cuda") == "float16"
+    assert choose("bfloat16", "cuda") == "bfloat16"
+
+
+def test_the_cpus_features_are_read_from_linux(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16\n\nFeatures : bf16\n")
+
+    assert cpu_features(cpuinfo) == {"fpu", "avx512_bf16", "bf16"}
+    assert cpu_features(tmp_path / "elsewhere") == frozenset()
+
+
+def test_a_sticky_error_of_the_device_is_told_apart_from_full_memory():
+    with pytest.raises(DeviceLost), device_errors():
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+    with pytest.raises(MemoryError), device_errors():
+        raise torch.OutOfMemoryError("CUDA out of memory")
