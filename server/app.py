@@ -1,0 +1,270 @@
+"""Puts the server together, runs it, and takes it down in order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import TypeVar
+
+import grpc
+import structlog
+from grpc_channelz.v1 import channelz
+from speechemotion.v1.emotion_service_pb2_grpc import add_EmotionServiceServicer_to_server
+from speechemotion.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+
+import batcher
+from batcher import Batcher, BatchPolicy
+from server import health
+from server.audio import AudioLimits
+from server.config import Settings
+from server.engine import DeviceLost, Engine
+from server.health import Health
+from server.listening import PortTaken, credentials_of, listen, make_server
+from server.notify import READY, notify
+from server.reflection import add_reflection
+from server.service import emotion, models
+from server.service.analysis import Analyzer, Limits
+from server.service.callers import Callers, read_keys
+from server.service.calls import Calls
+from server.service.degradation import Relief
+from server.service.door import Door
+from server.service.stream import Streams
+from server.speech import Prediction, Utterance
+from server.streaming.plan import StreamLimits
+from server.telemetry import CallReport
+from server.telemetry.logs import log_call
+from server.telemetry.watching import Telemetry
+
+Result = TypeVar("Result")
+log = structlog.get_logger()
+SERVICES = (emotion.NAME, models.NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that answers."""
+
+    port: int
+    engine: Engine
+    batcher: Batcher[Utterance, Prediction]
+    metrics_port: int
+    streams: Streams
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings,
+    make_engine: Callable[[], Engine],
+    on_call: Callable[[CallReport], None] = log_call,
+) -> AsyncIterator[Serving]:
+    """Load, warm up, listen, SERVING; on leaving NOT_SERVING, notice, drain. Raises PortTaken."""
+    engine_thread = ThreadPoolExecutor(1, "engine")
+    decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
+    telemetry = Telemetry(on_call)
+    async with AsyncExitStack() as stack:
+        stack.callback(decoders.shutdown, wait=False)
+        stack.callback(engine_thread.shutdown, wait=False)
+        metrics_port = await _listen_for_probes(settings, telemetry, stack)
+        callers = await _in(engine_thread, callers_of, settings)
+        credentials = await _in(engine_thread, credentials_of, settings)
+        engine = await _in(engine_thread, _load, make_engine)
+        limits = limits_of(settings)
+        devices = {engine.model.device: _run_batch(engine_thread, engine)}
+        async with Batcher(
+            devices,
+            policy_of(settings),
+            on_batch=telemetry.on_batch,
+            on_departure=telemetry.on_departure,
+        ) as batches:
+            telemetry.watch(batches, engine.model)
+            calls = Calls(
+                telemetry.on_call,
+                telemetry.trailers,
+                callers=callers,
+                max_calls=settings.max_concurrent_calls,
+            )
+            server = make_server(settings)
+            door = Door(
+                batches,
+                relief_of(settings),
+                decode_threads=settings.decode_threads,
+                max_wait=settings.max_queue_seconds,
+                on_step=telemetry.on_degraded,
+            )
+            analyzer = Analyzer(batches, engine.model, limits, decoders, door)
+            streams = Streams(
+                batches,
+                engine.model,
+                stream_limits_of(settings),
+                limits.audio,
+                decoders,
+                max_decoders=settings.max_stream_decoders,
+                embedding_seconds=settings.max_frame_embedding_seconds,
+            )
+            emotions = emotion.EmotionService(analyzer, streams, calls)
+            add_EmotionServiceServicer_to_server(emotions, server)
+            catalogue = models.ModelService(engine.model, limits, calls)
+            add_ModelServiceServicer_to_server(catalogue, server)
+            status = Health(server, SERVICES)
+            _add_tools(settings, server)
+            port = listen(settings, server, credentials)
+            await server.start()
+            await status.announce(serving=True)
+            telemetry.serving(True)
+            try:
+                yield Serving(port, engine, batches, metrics_port, streams)
+            finally:
+                telemetry.serving(False)
+                await status.withdraw()
+                await asyncio.sleep(settings.drain_notice_seconds)
+                streams.drain(settings.drain_grace_seconds)
+                await _finish_calls(server, calls, settings.drain_grace_seconds)
+                streams.close()
+
+
+async def run(settings: Settings, make_engine: Callable[[], Engine], stop: asyncio.Event) -> int:
+    """Serves until `stop` is set or the batcher breaks; returns the exit status."""
+    log.info("loading", model=settings.model, engine=settings.engine)
+    async with serving(settings, make_engine) as server:
+        _announce(settings, server)
+        notify(READY)
+        broken = asyncio.create_task(server.batcher.wait_broken())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({broken, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        failed = broken.done()
+        stopped.cancel()
+        broken.cancel()
+        log.info("draining", batcher=repr(server.batcher))
+    if failed:
+        log.error("the batcher broke: this process can serve no more")
+    log.info("stopped")
+    return 1 if failed else 0
+
+
+def policy_of(settings: Settings) -> BatchPolicy:
+    """Lengths and costs are in seconds of audio."""
+    return BatchPolicy(
+        max_batch_size=settings.max_batch_size,
+        max_batch_cost=settings.max_batch_seconds,
+        max_queue_delay=settings.queue_delay_ms / 1000,
+        max_queue_size=settings.max_queue_size,
+        max_drain_time=settings.max_queue_seconds,
+        slots_per_device=1,  # an engine does nothing for the next batch while one runs
+    )
+
+
+def relief_of(settings: Settings) -> Relief:
+    """What bulk goes without under load; 0 switches a step off."""
+    return Relief(
+        scores_only_after=settings.degrade_bulk_after_seconds or inf,
+        refuse_bulk_after=settings.refuse_bulk_after_seconds or inf,
+    )
+
+
+def callers_of(settings: Settings) -> Callers:
+    """Raises BadKeys."""
+    file = settings.api_keys_file
+    return Callers(read_keys(file) if file else None, trust_proxy=settings.trust_proxy)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What one call may bring."""
+    audio = AudioLimits(max_bytes=settings.max_audio_bytes, max_seconds=settings.max_audio_seconds)
+    return Limits(
+        audio=audio,
+        max_batch_items=settings.max_batch_items,
+        max_frame_embedding_seconds=settings.max_frame_embedding_seconds,
+    )
+
+
+def stream_limits_of(settings: Settings) -> StreamLimits:
+    """What every stream is held to."""
+    return StreamLimits(
+        window_ms=settings.stream_window_ms,
+        hop_ms=settings.stream_hop_ms,
+        max_segment_ms=round(1000 * settings.max_audio_seconds),
+        max_chunk_bytes=settings.max_stream_chunk_bytes,
+        idle_timeout=settings.stream_idle_seconds,
+        max_session=settings.max_stream_seconds,
+        resume_window=settings.stream_resume_seconds,
+        max_speed=settings.max_stream_speed,
+        max_sessions=settings.max_stream_sessions,
+        max_pending=settings.max_stream_pending,
+        max_lag=settings.max_stream_lag_ms / 1000,
+        heartbeat=settings.stream_heartbeat_seconds,
+    )
+
+
+def _load(make_engine: Callable[[], Engine]) -> Engine:
+    engine = make_engine()
+    engine.warm_up()
+    return engine
+
+
+def _run_batch(
+    thread: ThreadPoolExecutor, engine: Engine
+) -> Callable[[Sequence[Utterance]], Awaitable[Sequence[Prediction]]]:
+    """The engine as the batcher knows it; also translates what engines say of their device."""
+
+    async def run_batch(batch: Sequence[Utterance]) -> Sequence[Prediction]:
+        try:
+            return await _in(thread, engine.infer, batch)
+        except DeviceLost as error:
+            log.error("device lost", device=engine.model.device, exc_info=error)
+            raise batcher.DeviceLost from error
+        except MemoryError as error:
+            log.warning("out of memory", device=engine.model.device, batch_size=len(batch))
+            raise batcher.OutOfMemory from error
+
+    return run_batch
+
+
+def _add_tools(settings: Settings, server: grpc.aio.Server) -> None:
+    if settings.channelz:
+        channelz.add_channelz_servicer(server)  # type: ignore[arg-type]  # takes both
+    if settings.reflection:
+        add_reflection(server, (*SERVICES, health.NAME))
+
+
+async def _listen_for_probes(
+    settings: Settings, telemetry: Telemetry, stack: AsyncExitStack
+) -> int:
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        return await stack.enter_async_context(telemetry.listening(host, port))
+    except OSError as error:
+        text = f"Cannot listen on {host}:{port} for metrics; choose another --metrics-port"
+        raise PortTaken(text) from error
+
+
+async def _finish_calls(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
+    """Lets accepted calls finish; then ends health watches, which would never end themselves."""
+    stopping = asyncio.create_task(server.stop(grace))
+    idle = asyncio.create_task(calls.idle())
+    await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
+    idle.cancel()
+    await server.stop(0)
+    await stopping
+
+
+def _announce(settings: Settings, server: Serving) -> None:
+    model = server.engine.model
+    log.info(
+        "serving",
+        address=f"{settings.host}:{server.port}",
+        metrics=f"{settings.metrics_host}:{server.metrics_port}",
+        model=model.name,
+        version=model.version,
+        precision=model.precision,
+        device=model.device,
+    )
+    for notice in model.notices:
+        log.warning(notice.text, code=notice.code)
+
+
+async def _in(
+    thread: ThreadPoolExecutor, function: Callable[..., Result], *arguments: object
+) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)

@@ -1,0 +1,1 @@
+"""The RPCs: translate the request, submit it, translate the answer back."""

@@ -1,0 +1,185 @@
+"""What one stream has to say, in order: events that are ready, and segments that are computed.
+
+Stands between the task that reads and the handler that writes. Bounded: who reads waits for room.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from math import inf
+from typing import Any, TypeAlias
+
+from batcher import Batcher, Overloaded, Served
+from server.service.stream_config import Order
+from server.speech import SAMPLE_RATE, Model, Notice, Prediction, Utterance
+from server.streaming.decisions import Decision, Segment
+from server.streaming.plan import StreamLimits
+
+Answer: TypeAlias = Served[Prediction] | None
+"""None: an interim for which there was no room."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What all streams share."""
+
+    batcher: Batcher[Utterance, Prediction]
+    model: Model
+    limits: StreamLimits
+    decoders: Executor
+    apart: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]  # a task nobody cancels
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One event in its place; it is sent when all before it are."""
+
+    content: Decision | Notice
+    since: float  # when it was decided
+    answer: asyncio.Task[Answer] | None = None  # of a segment
+
+    @property
+    def ready(self) -> bool:
+        return self.answer is None or self.answer.done()
+
+
+class Outbox:
+    """One connection's events. It is closed once, and then nothing more is computed."""
+
+    def __init__(self, shop: Workshop, order: Order, tenant: str) -> None:
+        self.closed = False
+        self.complete = False  # nothing more will come
+        self.failure: Exception | None = None
+        self._shop = shop
+        self._order = order
+        self._tenant = tenant
+        self._now = asyncio.get_running_loop().time
+        self._slots: deque[Slot] = deque()
+        self._news = asyncio.Event()  # for who writes
+        self._room = asyncio.Event()  # for who reads; also set when the box is closed
+        self._skipping = False
+
+    # For the side that reads
+
+    async def admit(self, decided: list[Decision]) -> list[Decision]:
+        """Puts decisions in their places, waiting for room; what the closing left out is returned.
+
+        A live stream that is late gets no interims, so that its finals come in time.
+        """
+        for position, decision in enumerate(decided):
+            if _is_interim(decision) and self._order.live and self._is_late():
+                self.skip()
+                continue
+            while self._is_full() and not self.closed:
+                self._room.clear()
+                await self._room.wait()
+            if self.closed:
+                return decided[position:]
+            self.append(decision)
+        return []
+
+    def append(self, content: Decision | Notice) -> None:
+        slot = Slot(content, self._now())
+        if isinstance(content, Segment):
+            slot.answer = asyncio.create_task(self._submit(content))
+            slot.answer.add_done_callback(lambda _: self._news.set())
+        self._slots.append(slot)
+        self._news.set()
+
+    def skip(self) -> None:
+        """An interim is left out; the client is told once, until the server has caught up."""
+        if self._skipping:
+            return
+        self._skipping = True
+        text = "Results come late: interim ones are left out until the server has caught up."
+        self.append(Notice("INTERIMS_SKIPPED", text))
+
+    def end(self) -> None:
+        """All is decided."""
+        self.complete = True
+        self._news.set()
+
+    def fail(self, error: Exception) -> None:
+        """The first failure is the one that counts."""
+        self.failure = self.failure or error
+        self._news.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps, but not longer than the box is open."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.closed:
+                    self._room.clear()
+                    await self._room.wait()
+        except TimeoutError:
+            pass
+
+    # For the side that writes
+
+    def take(self) -> Slot | None:
+        """The next event, if it is ready."""
+        if not (self._slots and self._slots[0].ready):
+            return None
+        self._room.set()
+        return self._slots.popleft()
+
+    @property
+    def empty(self) -> bool:
+        return not self._slots
+
+    def lag(self) -> float:
+        """Seconds for which the oldest segment without an answer has waited."""
+        waiting = (slot.since for slot in self._slots if not slot.ready)
+        return self._now() - next(waiting, self._now())
+
+    async def news(self, until: float) -> None:
+        """Waits for something to send or to end with, but not past `until` (loop time)."""
+        try:
+            async with asyncio.timeout_at(until if until < inf else None):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
+
+    def wake(self) -> None:
+        self._news.set()
+
+    def close(self) -> list[Decision]:
+        """Nothing more is computed; returns what was not sent."""
+        self.closed = True
+        self._room.set()
+        slots, self._slots = list(self._slots), deque()
+        for slot in slots:
+            if slot.answer is not None:
+                slot.answer.cancel()
+        return [slot.content for slot in slots if not isinstance(slot.content, Notice)]
+
+    def _is_full(self) -> bool:
+        return len(self._slots) >= self._shop.limits.max_pending
+
+    def _is_late(self) -> bool:
+        late = self._is_full() or self.lag() > self._shop.limits.max_lag
+        self._skipping = self._skipping and late
+        return late
+
+    async def _submit(self, segment: Segment) -> Answer:
+        """A final waits for its turn as long as it takes: the sender is held up meanwhile."""
+        utterance = Utterance(segment.waveform, frames=self._order.query.frames)
+        while True:
+            try:
+                return await self._shop.batcher.submit(
+                    utterance,
+                    length=len(segment.waveform) / SAMPLE_RATE,
+                    priority=self._order.priority,
+                    tenant=self._tenant,
+                )
+            except Overloaded as full:
+                if not segment.final:
+                    return None
+                await asyncio.sleep(full.retry_after)
+
+
+def _is_interim(decision: Decision) -> bool:
+    return isinstance(decision, Segment) and not decision.final

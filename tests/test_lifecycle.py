@@ -1,0 +1,156 @@
+"""The life of the process: how it starts, how it refuses to, and how it ends."""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+
+import grpc
+import pytest
+from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
+from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
+
+from server.app import run, serving
+from server.engine import DeviceLost
+from server.engine.fake import FakeEngine
+
+
+class Process:
+    """A real server process; its log is JSON lines on stderr."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.log: list[dict] = []
+
+    async def until(self, event: str) -> dict:
+        """Reads the log up to that event."""
+        while await self._read_line():
+            if self.log and self.log[-1]["event"] == event:
+                return self.log[-1]
+        raise EOFError(f"the log ended before {event!r}: {self.log}")
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def exit_status(self) -> int:
+        """Reads the rest of the log too."""
+        while await self._read_line():
+            pass
+        return await self._process.wait()
+
+    async def _read_line(self) -> bytes:
+        line = await self._process.stderr.readline()
+        if line.startswith(b"{"):  # gRPC's own core writes lines of another kind
+            self.log.append(json.loads(line))
+        return line
+
+    async def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+@pytest.fixture
+async def start():
+    """Starts `python -m server` with flags; whatever happens, it ends with the test."""
+    started: list[Process] = []
+
+    async def start_server(*flags: str) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server", "--log-format", "json", *flags),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        started.append(Process(process))
+        return started[-1]
+
+    yield start_server
+    for process in started:
+        await process.kill()
+
+
+async def test_a_started_process_answers_and_ends_with_0_when_asked_to(start, tone):
+    server = await start("--engine", "fake", "--port", "0")
+    address = (await server.until("serving"))["address"]
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        answer = await EmotionServiceStub(channel).Analyze(AnalyzeRequest(audio_data=tone(0.1)))
+    server.signal(signal.SIGTERM)
+
+    assert answer.emotion
+    assert await server.exit_status() == 0
+    assert [line["event"] for line in server.log] == [
+        "loading", "serving", "call", "draining", "stopped",
+    ]  # fmt: skip
+
+
+async def test_a_port_that_is_taken_is_one_clear_line(start):
+    first = await start("--engine", "fake", "--port", "0")
+    port = (await first.until("serving"))["address"].rpartition(":")[2]
+
+    second = await start("--engine", "fake", "--port", port)
+
+    assert await second.exit_status() == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in second.log[-1]["event"]
+
+
+async def test_a_model_that_is_not_there_is_one_clear_line(start):
+    server = await start("--model", "no/such/folder", "--port", "0")
+
+    assert await server.exit_status() == 1
+    assert "no/such/folder" in server.log[-1]["event"]
+    assert not any("exception" in line for line in server.log)
+
+
+async def test_settings_that_make_no_sense_end_with_2():
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "server", "--port", "abc"), stderr=asyncio.subprocess.PIPE
+    )
+    _, printed = await process.communicate()
+
+    assert process.returncode == 2
+    assert printed.decode().startswith("speech-emotion-server: port:")
+
+
+async def test_draining_finishes_the_calls_in_flight_and_refuses_new_ones(settings, tone):
+    engine = FakeEngine(delay_s_per_batch=0.2)
+
+    async with serving(settings, lambda: engine) as server:
+        channel = grpc.aio.insecure_channel(f"localhost:{server.port}")
+        client = EmotionServiceStub(channel)
+        call = asyncio.ensure_future(client.Analyze(AnalyzeRequest(audio_data=tone(0.1))))
+        while not engine.batches:
+            await asyncio.sleep(0.005)
+
+    assert (await call).emotion
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await client.Analyze(AnalyzeRequest(audio_data=tone(0.1)))
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    await channel.close()
+
+
+async def test_the_engine_is_warm_before_anybody_can_ask(settings):
+    engine = FakeEngine()
+
+    async with serving(settings, lambda: engine):
+        assert engine.warmed_up
+
+
+async def test_a_lost_device_ends_the_process_with_1(settings, tone):
+    engine = FakeEngine(fail_when=lambda _batch: DeviceLost("sticky"))
+    chosen = settings.model_copy(update={"port": free_port()})
+    life = asyncio.create_task(run(chosen, lambda: engine, asyncio.Event()))
+    async with grpc.aio.insecure_channel(f"localhost:{chosen.port}") as channel:
+        client = EmotionServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.Analyze(AnalyzeRequest(audio_data=tone(0.1)), wait_for_ready=True)
+
+    assert await life == 1
+    assert "sticky" not in error.value.details()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,81 @@
+"""The access log, as it is printed."""
+
+import json
+
+import pytest
+
+from server.telemetry import CallReport
+from server.telemetry.logs import configure, log_call
+
+
+def report(code: str = "OK", **fields) -> CallReport:
+    return CallReport(
+        method="speechemotion.v1.EmotionService/Analyze",
+        code=code,
+        request_id="mine",
+        peer="ipv4:127.0.0.1:5",
+        seconds=0.0123,
+        audio_seconds=1.5,
+        **{"reason": "", **fields},
+    )
+
+
+@pytest.fixture
+def printed(capsys):
+    """Logs a report and returns the line as JSON."""
+
+    def log(level: str, one: CallReport) -> dict | None:
+        configure(level=level, style="json")
+        log_call(one)
+        line = capsys.readouterr().err
+        return json.loads(line) if line else None
+
+    return log
+
+
+def test_a_call_is_one_line_with_its_id_code_and_times(printed):
+    line = printed("info", report())
+
+    assert line.pop("timestamp")
+    assert line == {
+        "event": "call",
+        "level": "info",
+        "method": "Analyze",
+        "code": "OK",
+        "request_id": "mine",
+        "peer": "ipv4:127.0.0.1:5",
+        "ms": 12.3,
+        "audio_ms": 1500,
+    }
+
+
+def test_a_refused_call_is_a_warning_with_its_reason(printed):
+    line = printed("info", report("INVALID_ARGUMENT", reason="AUDIO_EMPTY"))
+
+    assert (line["level"], line["reason"]) == ("warning", "AUDIO_EMPTY")
+
+
+def test_an_unforeseen_failure_has_its_id_and_its_cause(printed):
+    line = printed("error", report("INTERNAL", error_id="f00", cause=ZeroDivisionError("why")))
+
+    assert (line["level"], line["error_id"]) == ("error", "f00")
+    assert "ZeroDivisionError: why" in line["exception"]
+
+
+def test_below_the_level_nothing_is_printed(printed):
+    assert printed("warning", report()) is None
+
+
+def test_a_traceback_on_a_terminal_shows_no_local_variables(capsys):
+    def fail(audio: str) -> None:
+        raise ZeroDivisionError("why")
+
+    configure(level="info", style="console")
+    try:
+        fail(audio="very private")
+    except ZeroDivisionError as error:
+        log_call(report("INTERNAL", error_id="f00", cause=error))
+
+    printed = capsys.readouterr().err
+    assert "why" in printed
+    assert "very private" not in printed.replace('fail(audio="very private")', "")
