@@ -89,11 +89,16 @@ def listen(source: Source, channel: int, limits: AudioLimits) -> Listened:
         damaged = True
     pieces.append(resampler.finish())
     return Listened(
-        waveform=np.concatenate(pieces),
+        waveform=_join(pieces),
         frames=frames,
         clipped_share=clipped / max(1, heard_samples),
         damaged=damaged,
     )
+
+
+def _join(pieces: list[Waveform]) -> Waveform:
+    full = [piece for piece in pieces if len(piece)]
+    return full[0] if len(full) == 1 else np.concatenate(pieces)
 
 
 class _DamagedError(Exception):

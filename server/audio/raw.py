@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from server.audio.limits import AudioLimits, check_channels, check_rate
 from server.audio.sniff import has_magic
-from server.audio.source import BLOCK_FRAMES, Block, Source
+from server.audio.source import Block, Source
 from server.speech import InvalidInput
+
+RAW_FRAMES = 1 << 16
+"""Of a block: nothing can be damaged, and few large blocks cost less than many small ones."""
 
 
 class Encoding(enum.Enum):
@@ -102,8 +105,8 @@ def _check_frame_size(count: int, frame_bytes: int) -> None:
 
 
 def _blocks(samples: NDArray[Any], encoding: Encoding) -> Iterator[Block]:
-    for start in range(0, len(samples), BLOCK_FRAMES):
-        yield _as_float32(samples[start : start + BLOCK_FRAMES], encoding)
+    for start in range(0, len(samples), RAW_FRAMES):
+        yield _as_float32(samples[start : start + RAW_FRAMES], encoding)
 
 
 def _as_float32(samples: NDArray[Any], encoding: Encoding) -> Block:
@@ -112,5 +115,6 @@ def _as_float32(samples: NDArray[Any], encoding: Encoding) -> Block:
     if encoding is Encoding.ALAW:
         return np.take(_ALAW, samples)
     if encoding is Encoding.PCM_S16LE:
-        return samples.astype(np.float32) / np.float32(32768)
+        scaled: Block = np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
+        return scaled
     return np.asarray(samples, np.float32)

@@ -12,6 +12,8 @@ _NOTHING = np.empty(0, np.float32)
 def mix(block: Block) -> Waveform:
     """The mean of the channels, a new array; shape (frames,)."""
     total: Waveform = block[:, 0].copy()
+    if block.shape[1] == 1:
+        return total
     with np.errstate(over="ignore", invalid="ignore"):  # the result is checked at the end
         # Adding columns: numpy's mean over a short last axis is 25 times slower.
         for channel in range(1, block.shape[1]):

@@ -17,7 +17,6 @@ from server.service.door import Door
 from server.service.query import Query
 from server.speech import SAMPLE_RATE, Audio, InvalidInput, Model, Prediction, Utterance
 
-
 QUICK_BYTES = 256 * 1024
 """Headerless samples at the model's rate: so many are converted and hashed in 0.2 ms."""
 
@@ -56,6 +55,7 @@ class Analyzer:
         self._decoders = decoders
         self.model = model
         self.limits = limits
+        self._names = frozenset({"", f"models/{model.name}", resource_name(model)})
 
     async def analyze(self, query: Query, call: Call) -> AnalyzeResponse:
         """Raises InvalidInput, ModelNotFound, CacheMiss or a BatcherError."""
@@ -83,11 +83,13 @@ class Analyzer:
             batch_size=served.batch_size,
             computed_at=time.time(),
         )
-        audio = replace(decoded.audio, notices=decoded.audio.notices + notices)
+        audio = decoded.audio
+        if notices:
+            audio = replace(audio, notices=audio.notices + notices)
         return to_response(query, audio, served.result, self.model, passage)
 
     def _check_model(self, name: str) -> None:
-        if name not in {"", f"models/{self.model.name}", resource_name(self.model)}:
+        if name not in self._names:
             raise ModelNotFound(name)
 
     async def _decode(self, query: Query) -> Decoded:

@@ -52,6 +52,8 @@ class Door:
             ahead=self._preparing,
             ahead_length=self._preparing * self._audio_seconds,
         )
+        if priority is not Priority.BULK:
+            return
         drain_time = self._batcher.estimated_drain_time()
         if step_for(priority, drain_time, self._relief) is Step.BULK_REFUSED:
             self._on_step(Step.BULK_REFUSED)
@@ -59,6 +61,8 @@ class Door:
 
     def grant(self, query: Query) -> tuple[Query, tuple[Notice, ...]]:
         """What of the query can be afforded now, and what its caller must know of the rest."""
+        if query.priority is not Priority.BULK:
+            return query, ()
         drain_time = self._batcher.estimated_drain_time()
         if step_for(query.priority, drain_time, self._relief) is None:
             return query, ()

@@ -18,8 +18,10 @@ from server.errors import ModelNotFound
 from server.service import analysis
 from server.service.answer import resource_name, to_model
 from server.service.calls import Calls, Context
+from server.service.stream_messages import to_limits
 from server.speech import SAMPLE_RATE, InvalidInput
 from server.speech import Model as Facts
+from server.streaming.plan import StreamLimits
 
 NAME = "speechemotion.v1.ModelService"
 VERSION = version("speech-emotion-server")
@@ -28,9 +30,12 @@ VERSION = version("speech-emotion-server")
 class ModelService(ModelServiceServicer):
     """Answers speechemotion.v1.ModelService. One server serves one model."""
 
-    def __init__(self, model: Facts, limits: analysis.Limits, calls: Calls) -> None:
+    def __init__(
+        self, model: Facts, limits: analysis.Limits, stream_limits: StreamLimits, calls: Calls
+    ) -> None:
         self._model = model
         self._limits = limits
+        self._stream_limits = stream_limits
         self._calls = calls
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
@@ -55,17 +60,19 @@ class ModelService(ModelServiceServicer):
             return GetServerInfoResponse(
                 server_version=VERSION,
                 api_version="speechemotion.v1",
-                limits=_limits(self._limits),
+                limits=_limits(self._limits, self._stream_limits.max_sessions),
+                stream_limits=to_limits(self._stream_limits),
                 containers=CONTAINERS,
             )
 
 
-def _limits(limits: analysis.Limits) -> Limits:
+def _limits(limits: analysis.Limits, max_streams: int) -> Limits:
     audio = limits.audio
     return Limits(
         max_audio_bytes=audio.max_bytes,
         max_audio_ms=round(1000 * audio.max_seconds),
         min_audio_ms=round(1000 * audio.min_samples / SAMPLE_RATE),
         max_batch_items=limits.max_batch_items,
+        max_concurrent_streams=max_streams,
         max_frame_embedding_ms=round(1000 * limits.max_frame_embedding_seconds),
     )

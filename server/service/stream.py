@@ -24,7 +24,7 @@ from server.errors import (
 )
 from server.service.answer import resource_name
 from server.service.calls import Call, Context
-from server.service.stream_config import Order, read_config
+from server.service.stream_config import Order, fields_of_config, read_config
 from server.service.stream_connection import Connection
 from server.service.stream_messages import Result
 from server.service.stream_outbox import Workshop
@@ -36,6 +36,10 @@ from server.streaming.voice import silero
 
 LAST_SECONDS = 0.9
 """Share of the time to drain after which streams are ended, so that all hear why."""
+
+
+TICK = 0.01
+"""Seconds; a timer may be early by the resolution of the loop's clock."""
 
 
 class Streams:
@@ -140,7 +144,8 @@ class Streams:
     async def _begin(self, order: Order, tenant: str) -> Session[Result]:
         if not self._sessions.has_room(tenant):
             raise TooManyStreams(self._shop.limits.max_sessions, retry_after=1.0)
-        source = open_intake(order.query.described, self._audio)
+        with fields_of_config():
+            source = open_intake(order.query.described, self._audio)
         if source.container != "raw" and self._decoding() >= self._max_decoders:
             raise TooManyStreams(self._max_decoders, retry_after=1.0)
         loop = asyncio.get_running_loop()
@@ -168,23 +173,27 @@ class Streams:
             text = "A stream is resumed with the config it was opened with."
             raise InvalidInput("CONFIG_CHANGED", text, field="config")
         self._sessions.attach(session)
-        old = self._connections.pop(token, None)
-        if old is not None:
+        while (old := self._connections.get(token)) is not None:  # others may resume it meanwhile
             await old.hand_over()
+            if self._connections.get(token) is old:
+                del self._connections[token]
+        if self._sessions.find(token) is None:  # it had just ended
+            raise SessionNotFound
         return session
 
     def _settle(self, connection: Connection, *, keep: bool) -> None:
         """The connection has ended; its session waits to be resumed, or is over."""
         session = connection.session
-        if self._connections.get(session.token) is not connection:
-            return  # another one has taken it over
-        del self._connections[session.token]
+        if self._connections.get(session.token) is connection:
+            del self._connections[session.token]
+        if connection.handed_over:
+            return
         if not keep:
             self._sessions.remove(session)
             return
         loop = asyncio.get_running_loop()
         self._sessions.park(session, loop.time())
-        loop.call_later(self._shop.limits.resume_window, self._expire)
+        loop.call_later(self._shop.limits.resume_window + TICK, self._expire)
 
     def _expire(self) -> None:
         self._sessions.expire(asyncio.get_running_loop().time())

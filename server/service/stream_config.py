@@ -1,5 +1,7 @@
 """A stream's configuration: read, checked, and its defaults filled in. Pure."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -73,12 +75,18 @@ def _read_query(config: pb.StreamConfig) -> Query:
         request_id=config.request_id,
         options=config.options,
     )
-    try:
+    with fields_of_config():
         return read_query(request)
+
+
+@contextmanager
+def fields_of_config() -> Iterator[None]:
+    """What is found wrong in a request of its own here is a field of the configuration."""
+    try:
+        yield
     except InvalidInput as error:
-        metadata = dict(error.metadata)
         raise InvalidInput(
-            error.reason, str(error), field=f"config.{error.field}", **metadata
+            error.reason, str(error), field=f"config.{error.field}", **error.metadata
         ) from None
 
 

@@ -43,6 +43,7 @@ class Connection:
         off_loop: bool,
     ) -> None:
         self.session = session
+        self.handed_over = False
         self._shop = shop
         self._limits = shop.limits
         self._order = order
@@ -87,6 +88,7 @@ class Connection:
 
     async def hand_over(self) -> None:
         """Another connection goes on with the session; returns when this one has let go of it."""
+        self.handed_over = True
         text = "Another stream goes on with this session."
         self._outbox.fail(StreamAborted("SESSION_TAKEN_OVER", text))
         self.detach()

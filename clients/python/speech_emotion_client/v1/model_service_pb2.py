@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from speech_emotion_client.v1 import emotion_service_pb2 as speechemotion_dot_v1_dot_emotion__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$speechemotion/v1/model_service.proto\x12\x10speechemotion.v1\x1a\x1cgoogle/api/annotations.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.speechemotion.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8f\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.speechemotion.v1.Model.State\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x16\n\x0esample_rate_hz\x18\x07 \x01(\r\x12\x17\n\x0f\x66rame_period_ms\x18\x08 \x01(\x02\x12\x1b\n\x13\x65mbedding_dimension\x18\t \x01(\r\x12\x0f\n\x07runtime\x18\n \x01(\t\x12\x11\n\tprecision\x18\x0b \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x12\x0f\n\x07license\x18\r \x01(\t\"h\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_LOADING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\x16\n\x14GetServerInfoRequest\"\x82\x01\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.speechemotion.v1.Limits\x12\x12\n\ncontainers\x18\x04 \x03(\t\"\xa6\x01\n\x06Limits\x12\x17\n\x0fmax_audio_bytes\x18\x01 \x01(\r\x12\x14\n\x0cmax_audio_ms\x18\x02 \x01(\r\x12\x14\n\x0cmin_audio_ms\x18\x03 \x01(\r\x12\x17\n\x0fmax_batch_items\x18\x04 \x01(\r\x12\x1e\n\x16max_concurrent_streams\x18\x05 \x01(\r\x12\x1e\n\x16max_frame_embedding_ms\x18\x06 \x01(\r2\xe0\x02\n\x0cModelService\x12o\n\nListModels\x12#.speechemotion.v1.ListModelsRequest\x1a$.speechemotion.v1.ListModelsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12g\n\x08GetModel\x12!.speechemotion.v1.GetModelRequest\x1a\x17.speechemotion.v1.Model\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/{name=models/*}\x12v\n\rGetServerInfo\x12&.speechemotion.v1.GetServerInfoRequest\x1a\'.speechemotion.v1.GetServerInfoResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/infob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$speechemotion/v1/model_service.proto\x12\x10speechemotion.v1\x1a\x1cgoogle/api/annotations.proto\x1a&speechemotion/v1/emotion_service.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.speechemotion.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8f\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.speechemotion.v1.Model.State\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x16\n\x0esample_rate_hz\x18\x07 \x01(\r\x12\x17\n\x0f\x66rame_period_ms\x18\x08 \x01(\x02\x12\x1b\n\x13\x65mbedding_dimension\x18\t \x01(\r\x12\x0f\n\x07runtime\x18\n \x01(\t\x12\x11\n\tprecision\x18\x0b \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x12\x0f\n\x07license\x18\r \x01(\t\"h\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_LOADING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\x16\n\x14GetServerInfoRequest\"\xb9\x01\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.speechemotion.v1.Limits\x12\x12\n\ncontainers\x18\x04 \x03(\t\x12\x35\n\rstream_limits\x18\x05 \x01(\x0b\x32\x1e.speechemotion.v1.StreamLimits\"\xa6\x01\n\x06Limits\x12\x17\n\x0fmax_audio_bytes\x18\x01 \x01(\r\x12\x14\n\x0cmax_audio_ms\x18\x02 \x01(\r\x12\x14\n\x0cmin_audio_ms\x18\x03 \x01(\r\x12\x17\n\x0fmax_batch_items\x18\x04 \x01(\r\x12\x1e\n\x16max_concurrent_streams\x18\x05 \x01(\r\x12\x1e\n\x16max_frame_embedding_ms\x18\x06 \x01(\r2\xe0\x02\n\x0cModelService\x12o\n\nListModels\x12#.speechemotion.v1.ListModelsRequest\x1a$.speechemotion.v1.ListModelsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12g\n\x08GetModel\x12!.speechemotion.v1.GetModelRequest\x1a\x17.speechemotion.v1.Model\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/{name=models/*}\x12v\n\rGetServerInfo\x12&.speechemotion.v1.GetServerInfoRequest\x1a\'.speechemotion.v1.GetServerInfoResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/infob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,22 +39,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\031\022\027/api/v1/{name=models/*}'
   _globals['_MODELSERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\202\323\344\223\002\016\022\014/api/v1/info'
-  _globals['_LISTMODELSREQUEST']._serialized_start=88
-  _globals['_LISTMODELSREQUEST']._serialized_end=146
-  _globals['_LISTMODELSRESPONSE']._serialized_start=148
-  _globals['_LISTMODELSRESPONSE']._serialized_end=234
-  _globals['_GETMODELREQUEST']._serialized_start=236
-  _globals['_GETMODELREQUEST']._serialized_end=267
-  _globals['_MODEL']._serialized_start=270
-  _globals['_MODEL']._serialized_end=669
-  _globals['_MODEL_STATE']._serialized_start=565
-  _globals['_MODEL_STATE']._serialized_end=669
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=671
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=693
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=696
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=826
-  _globals['_LIMITS']._serialized_start=829
-  _globals['_LIMITS']._serialized_end=995
-  _globals['_MODELSERVICE']._serialized_start=998
-  _globals['_MODELSERVICE']._serialized_end=1350
+  _globals['_LISTMODELSREQUEST']._serialized_start=128
+  _globals['_LISTMODELSREQUEST']._serialized_end=186
+  _globals['_LISTMODELSRESPONSE']._serialized_start=188
+  _globals['_LISTMODELSRESPONSE']._serialized_end=274
+  _globals['_GETMODELREQUEST']._serialized_start=276
+  _globals['_GETMODELREQUEST']._serialized_end=307
+  _globals['_MODEL']._serialized_start=310
+  _globals['_MODEL']._serialized_end=709
+  _globals['_MODEL_STATE']._serialized_start=605
+  _globals['_MODEL_STATE']._serialized_end=709
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=711
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=733
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=736
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=921
+  _globals['_LIMITS']._serialized_start=924
+  _globals['_LIMITS']._serialized_end=1090
+  _globals['_MODELSERVICE']._serialized_start=1093
+  _globals['_MODELSERVICE']._serialized_end=1445
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from google.api import annotations_pb2 as _annotations_pb2
+from speech_emotion_client.v1 import emotion_service_pb2 as _emotion_service_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -77,16 +78,18 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "api_version", "limits", "containers")
+    __slots__ = ("server_version", "api_version", "limits", "containers", "stream_limits")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     API_VERSION_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_LIMITS_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     api_version: str
     limits: Limits
     containers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, server_version: _Optional[str] = ..., api_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., containers: _Optional[_Iterable[str]] = ...) -> None: ...
+    stream_limits: _emotion_service_pb2.StreamLimits
+    def __init__(self, server_version: _Optional[str] = ..., api_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., containers: _Optional[_Iterable[str]] = ..., stream_limits: _Optional[_Union[_emotion_service_pb2.StreamLimits, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_audio_bytes", "max_audio_ms", "min_audio_ms", "max_batch_items", "max_concurrent_streams", "max_frame_embedding_ms")
