@@ -60,7 +60,7 @@ def open_ffmpeg(container: str, data: bytes) -> Iterator[Source]:
         metadata_errors="ignore",
     ) as file:
         track = _audio_track(file, container)
-        frames = file.decode(track)
+        frames = decoded(file, track)
         first = next(frames)
         _check_planes(first, container)
         seconds = _seconds(file) if container in _HAVE_A_DURATION else None
@@ -72,6 +72,22 @@ def open_ffmpeg(container: str, data: bytes) -> Iterator[Source]:
             blocks=_blocks(chain((first,), frames)),
             announced_frames=None if seconds is None else round(seconds * first.sample_rate),
         )
+
+
+def decoded(file: InputContainer, track: AudioStream) -> Iterator[av.AudioFrame]:
+    """The frames of a track.
+
+    Opus goes through libopus, as it does in libsndfile: FFmpeg's own decoder strays from the
+    reference at low bit rates (correlation 0.90 on 24 kbit/s speech), so that a stream would
+    hear another voice than a unary call.
+    """
+    if track.codec_context.codec.name != "opus":
+        yield from file.decode(track)
+        return
+    decoder = av.CodecContext.create("libopus", "r")
+    decoder.extradata = track.codec_context.extradata
+    for packet in file.demux(track):  # the last one is empty and flushes
+        yield from decoder.decode(packet)
 
 
 def _check_index(data: bytes) -> None:

@@ -9,7 +9,7 @@ from threading import Condition
 
 import av
 
-from server.audio.ffmpeg import _CODECS, _DEMUXERS, _audio_track, _blocks
+from server.audio.ffmpeg import _CODECS, _DEMUXERS, _audio_track, _blocks, decoded
 from server.audio.source import Block
 
 _PROBE_BYTES = 2048  # FFmpeg's look ahead; its default would hold back seconds of audio
@@ -114,7 +114,7 @@ def decode_pipe(container: str, pipe: Pipe) -> None:
             metadata_errors="ignore",
         ) as file:
             track = _audio_track(file, container)
-            for samples in _blocks(file.decode(track)):
+            for samples in _blocks(decoded(file, track)):
                 pipe.put(Decoded(samples, track.codec_context.sample_rate))
     except Exception as failure:  # what a codec raises on bytes from strangers has no list
         error = failure
