@@ -1,0 +1,1 @@
+"""Trains the small demo model; nothing here is part of the server."""
