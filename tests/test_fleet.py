@@ -1,0 +1,132 @@
+"""Composing configurations, and what is generated from the protos; without starting anything."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from fleet.api import compile_protos, without_comments
+from fleet.compose import HTTP, BadEdit, apply, compose, find, to_yaml
+from fleet.edge import equip
+from fleet.openapi import to_openapi
+from fleet.plan import CANARY, companions, default_ports, endpoints, place
+from fleet.strict import to_lua
+
+VARIANTS = sorted(file.stem for file in Path("envoy/variants").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def protos() -> FileDescriptorSet:
+    return compile_protos()
+
+
+class TestEdits:
+    @pytest.fixture
+    def config(self) -> dict:
+        return {"filters": [{"name": "a.b", "x": {"y": 1}}, {"name": "c"}], "plain": {"k": 1}}
+
+    def test_a_list_is_entered_by_name(self, config):
+        apply(config, {"at": "filters/a.b/x", "merge": {"z": 2}})
+
+        assert config["filters"][0] == {"name": "a.b", "x": {"y": 1, "z": 2}}
+
+    def test_an_element_goes_before_the_one_that_is_named_or_to_the_end(self, config):
+        apply(config, {"at": "filters", "before": "c", "insert": [{"name": "b"}]})
+        apply(config, {"at": "filters", "insert": [{"name": "d"}]})
+
+        assert [one["name"] for one in config["filters"]] == ["a.b", "b", "c", "d"]
+
+    def test_a_value_is_replaced_as_a_whole(self, config):
+        apply(config, {"at": "plain/k", "set": {"new": True}})
+
+        assert config["plain"] == {"k": {"new": True}}
+
+    @pytest.mark.parametrize("at", ["nowhere", "filters/nobody", "filters/7/x", "plain/k/deeper"])
+    def test_a_place_that_is_not_there_is_an_error(self, config, at):
+        with pytest.raises(BadEdit):
+            apply(config, {"at": at, "merge": {}})
+
+
+def test_our_file_is_what_is_composed_of_no_variants():
+    assert find(compose([]), f"{HTTP}/stat_prefix") == "ingress"
+
+
+def test_a_composed_configuration_says_the_same_as_yaml_without_anchors():
+    import yaml
+
+    text = to_yaml(compose([]))
+
+    assert yaml.safe_load(text) == compose([])
+    assert "&" not in text.replace("&&", "")
+
+
+def test_the_descriptors_that_the_transcoder_reads_are_those_of_the_protos(protos):
+    committed = FileDescriptorSet.FromString(Path("envoy/api.binpb").read_bytes())
+
+    assert committed == without_comments(protos), "run `make api`"
+
+
+def test_the_filter_of_unknown_names_is_that_of_the_protos(protos):
+    committed = Path("envoy/strict.lua").read_text()
+
+    assert committed == to_lua(protos), "run `make api`"
+
+
+def test_the_openapi_file_is_that_of_the_protos(protos):
+    committed = json.loads(Path("envoy/openapi.json").read_text())
+
+    assert committed == to_openapi(protos), "run `make api`"
+
+
+def test_every_reference_of_the_openapi_file_leads_somewhere(protos):
+    document = to_openapi(protos)
+    text = json.dumps(document)
+    schemas, responses = document["components"]["schemas"], document["components"]["responses"]
+
+    for part in text.split('"$ref": "#/components/')[1:]:
+        kind, _, name = part.partition('"')[0].partition("/")
+        assert name in {"schemas": schemas, "responses": responses}[kind]
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize("variant", ["", *VARIANTS])
+def test_envoy_accepts_the_file_and_each_variant_without_a_warning(variant, tmp_path):
+    config = compose([variant] if variant else [])
+    equip(config, tmp_path)
+    place(config, default_ports(3), tmp_path)
+    (tmp_path / "endpoints").mkdir()
+    for cluster, file in (("speech", "replicas"), (CANARY, "canary")):
+        text = endpoints([50051], cluster=cluster)
+        (tmp_path / "endpoints" / f"{file}.json").write_text(text)
+    file = tmp_path / "envoy.json"
+    file.write_text(json.dumps(config))
+
+    envoy = str(Path(sys.executable).with_name("envoy"))
+    command = [envoy, "--mode", "validate", "-c", str(file), "-l", "warning", "--base-id", "7"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert checked.returncode == 0, checked.stderr
+    assert "eprecated" not in checked.stderr
+
+
+def test_what_a_machine_lacks_is_left_out_with_a_word():
+    nothing, skipped = companions(default_ports(3), Path("x"), which=lambda _: None)
+    both, none = companions(default_ports(3), Path("x"), which=lambda name: f"/bin/{name}")
+
+    assert (nothing, sorted(skipped)) == ([], ["prometheus", "redis"])
+    assert ([one.name for one in both], none) == (["redis", "prometheus"], {})
+
+
+def test_everything_that_a_fleet_listens_on_is_on_loopback(tmp_path):
+    config = compose([])
+    place(config, default_ports(3), tmp_path)
+    programs, _ = companions(default_ports(3), tmp_path, which=lambda name: name)
+
+    assert '"address": "0.0.0.0"' not in json.dumps(config)
+    listeners = find(config, "static_resources/listeners")
+    addresses = [one["address"]["socket_address"]["address"] for one in listeners]
+    assert set(addresses) == {"127.0.0.1"}
+    assert all(one.address.startswith("127.0.0.1:") for one in programs)
