@@ -23,16 +23,26 @@ class Admission:
         self._model = cost_model
 
     def refusal(
-        self, pending: Pending, *, in_flight: int, devices: int, busy_time: float, trusted: bool
+        self,
+        pending: Pending,
+        *,
+        in_flight: int,
+        devices: int,
+        busy_time: float,
+        trusted: bool,
+        ahead: int = 0,
+        ahead_length: float = 0.0,
     ) -> BatcherError | None:
         """The reason to refuse a request that has just come, or None.
 
         `in_flight` counts the requests of its tenant, `busy_time` the seconds until a device is
-        free, and `trusted` says whether the cost model has been refreshed lately.
+        free, and `trusted` says whether the cost model has been refreshed lately. `ahead` requests
+        of `ahead_length` together are about to be submitted before it.
         """
         policy = self._policy
+        busy_time += self._scheduler.work_of(ahead_length, ahead) / devices
         wait = busy_time + self._scheduler.work_before(pending) / devices
-        if len(self._scheduler) >= policy.max_queue_size:
+        if len(self._scheduler) + ahead >= policy.max_queue_size:
             return QueueFull(f"{policy.max_queue_size} requests are waiting", max(wait / 2, SOON))
         if wait > policy.max_drain_time:
             return QueueFull(f"{wait:.1f} s of work wait", max(wait - policy.max_drain_time, SOON))
@@ -40,7 +50,7 @@ class Admission:
             return TenantLimit(f"{in_flight} requests are in flight", max(wait / 2, SOON))
         alone = self._model.predict(pending.length)
         left = pending.deadline - pending.enqueued_at
-        if wait + alone < left:
+        if self._end(wait, alone) < left:
             return None
         if left <= 0 or alone >= left:
             # An estimate that nothing refreshes must not refuse for ever.
@@ -49,11 +59,13 @@ class Admission:
                 DeadlineUnmeetable(f"has {left:.3f} s, needs {alone:.3f} s") if hopeless else None
             )
         wait = busy_time + self._scheduler.work_before(pending, pending.due) / devices
-        return _late_by_load(wait + alone - left)
+        if self._end(wait, alone) < left:
+            return None
+        late = wait + alone - left
+        text = f"would be {late:.3f} s late for what waits"
+        return DeadlineUnmeetable(text, by_load=True, retry_after=max(late, SOON))
 
-
-def _late_by_load(late: float) -> DeadlineUnmeetable | None:
-    if late < 0:
-        return None
-    text = f"would be {late:.3f} s late for what waits"
-    return DeadlineUnmeetable(text, by_load=True, retry_after=max(late, SOON))
+    def _end(self, wait: float, alone: float) -> float:
+        """Seconds until the caller has the answer, with some caution where others go first."""
+        policy = self._policy
+        return wait * (1 + policy.wait_slack) + alone + (policy.answer_time if wait else 0.0)

@@ -15,6 +15,7 @@ from batcher.alarm import Alarm
 from batcher.cost import CostModel
 from batcher.device import Device, Devices, RunBatch
 from batcher.errors import BatcherError, Closed, DeviceLost
+from batcher.lane import Pending
 from batcher.ledger import Ledger, ignore
 from batcher.policy import BatchPolicy, Priority
 from batcher.reports import BatchReport, Departure, Outcome, Served, Statistics
@@ -60,6 +61,7 @@ class Batcher(Generic[Item, Result]):
         self._numbers = count()
         self._tasks: dict[asyncio.Task[None], list[Call[Item, Result]]] = {}
         self._open = False
+        self._measured_at = -inf  # when the cost model was last refreshed or put to the test
         self._dispatching = False  # a _dispatch is on its way
         self._alarm = Alarm(self._dispatch)
         self._slot_at = -inf  # when the next batch may be formed, at the earliest
@@ -85,15 +87,16 @@ class Batcher(Generic[Item, Result]):
             raise ValueError(f"length must be finite and not negative, got {length}")
         loop = asyncio.get_running_loop()
         now = loop.time()
-        due = min(deadline, now + self._policy.max_drain_time)
+        due = self._due(now, deadline)
         call: Call[Item, Result] = Call(
             next(self._numbers), length, now, deadline, due, tenant, priority, item,
             loop.create_future(),
         )  # fmt: skip
-        refusal = self._refusal(call, now)
-        if refusal:
-            self._ledger.depart(call, Outcome.REFUSED, type(refusal), now)
-            raise refusal
+        # A busy device will soon refresh the model.
+        trusted = self._slot_at > -inf or now - self._measured_at < FRESH
+        self._refuse(call, now, trusted=trusted)
+        if not trusted:
+            self._measured_at = now
         self._ledger.accept(tenant)
         self._scheduler.add(call)
         if self._slot_at <= now:
@@ -105,6 +108,25 @@ class Batcher(Generic[Item, Result]):
         except asyncio.CancelledError:
             self._abandon(call)
             raise
+
+    def check(
+        self,
+        *,
+        deadline: float = inf,
+        priority: Priority = Priority.INTERACTIVE,
+        tenant: str = "",
+        ahead: int = 0,
+        ahead_length: float = 0.0,
+    ) -> None:
+        """Raises what `submit` would raise now for a request whose length is not known yet.
+
+        For callers who must work before they can submit. `ahead` requests of `ahead_length`
+        together are in that work already and will be submitted first.
+        """
+        now = self._loop.time()
+        due = self._due(now, deadline)
+        asked = Pending(next(self._numbers), 0.0, now, deadline, due, tenant, priority)
+        self._refuse(asked, now, trusted=False, ahead=ahead, ahead_length=ahead_length)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -155,18 +177,29 @@ class Batcher(Generic[Item, Result]):
         devices = ", ".join(self._devices.by_name) or "none"
         return f"<Batcher {state} waiting={waiting} running={running} devices={devices}>"
 
-    def _refusal(self, call: Call[Item, Result], now: float) -> BatcherError | None:
-        if not self._open:
-            return Closed("nothing is accepted any more")
-        # A busy device will soon refresh the model.
-        trusted = self._slot_at > -inf or now - self._measured_at < FRESH
-        refusal = self._admission.refusal(
-            call, in_flight=self._ledger.in_flight[call.tenant], devices=len(self._devices),
-            busy_time=max(self._free_at - now, 0.0), trusted=trusted,
-        )  # fmt: skip
-        if not trusted and not refusal:
-            self._measured_at = now
-        return refusal
+    def _due(self, now: float, deadline: float) -> float:
+        return min(deadline, now + self._policy.max_drain_time)
+
+    def _refuse(
+        self,
+        asked: Pending,
+        now: float,
+        *,
+        trusted: bool,
+        ahead: int = 0,
+        ahead_length: float = 0.0,
+    ) -> None:
+        """Raises, and notes, the reason not to let a request in."""
+        refusal: BatcherError | None = Closed("nothing is accepted any more")
+        if self._open:
+            refusal = self._admission.refusal(
+                asked, in_flight=self._ledger.in_flight[asked.tenant], devices=len(self._devices),
+                busy_time=max(self._free_at - now, 0.0), trusted=trusted,
+                ahead=ahead, ahead_length=ahead_length,
+            )  # fmt: skip
+        if refusal:
+            self._ledger.depart(asked, Outcome.REFUSED, type(refusal), now)
+            raise refusal
 
     def _abandon(self, call: Call[Item, Result]) -> None:
         """Its caller has left. One that runs is settled when its batch ends."""

@@ -57,13 +57,18 @@ class Device(Generic[Item, Result]):
         self.busy_until = now + self._promised
         self.idle_since = now
 
-    def account(self, started_at: float, now: float) -> float:
-        """The seconds a run took of the device, without its wait for the run before it."""
+    def account(self, started_at: float, now: float, waiting_since: float) -> tuple[float, float]:
+        """The seconds a run took of the device, without its wait for the run before it.
+
+        And those until the device was free for the next: if the run had been waited for, the
+        gap before it is included, since every run of a full queue has one.
+        """
         run_time = now - max(started_at, self._freed_at)
+        held = now - self._freed_at if waiting_since <= self._freed_at else run_time
         self._freed_at = now
         self.batches += 1
         self.busy_time += run_time
-        return run_time
+        return run_time, held
 
     def narrow(self, size: int, cost: float) -> None:
         """A batch did not fit: half of it is the most from now on."""

@@ -34,6 +34,11 @@ class BatchPolicy:
     # What a request would have to wait for others of its class and above; past it QueueFull.
     max_drain_time: float = 10.0
 
+    # A request is let in if it makes its deadline even though its turn comes so much later than
+    # estimated: a share of the wait, and seconds for the way back.
+    wait_slack: float = 0.1
+    answer_time: float = 0.01
+
     # Sizes the engine runs best, such as those it has captured as graphs.
     preferred_sizes: tuple[int, ...] = ()
 
@@ -62,7 +67,8 @@ class BatchPolicy:
             raise ValueError("need 1 <= max_batch_size <= max_queue_size")
         if not (self.max_batch_cost > 0 and 0 < self.max_drain_time < inf and self.aging > 0):
             raise ValueError("max_batch_cost, max_drain_time and aging must be positive, finite")
-        if min(self.max_queue_delay, self.prepare_time, self.max_tenant_in_flight) < 0:
+        times = (self.max_queue_delay, self.prepare_time, self.wait_slack, self.answer_time)
+        if min(*times, self.max_tenant_in_flight) < 0:
             raise ValueError("no delay, time or limit may be negative")
         if self.slots_per_device < 1 or not 0 <= self.padding_limit < 1:
             raise ValueError("need slots_per_device >= 1 and 0 <= padding_limit < 1")

@@ -132,13 +132,14 @@ class Runner(Generic[Item, Result]):
         started_at = loop.time()
         results, error = await _results(device, part)
         now = loop.time()
-        run_time = device.account(started_at, now)
+        waiting_since = min(call.enqueued_at for call in part)
+        run_time, held = device.account(started_at, now, waiting_since)
         report = BatchReport(
             device=device.name,
             size=len(part),
             cost=cost,
             padding=1 - sum(call.length for call in part) / cost if cost else 0.0,
-            queue_time=started_at - min(call.enqueued_at for call in part),
+            queue_time=started_at - waiting_since,
             run_time=run_time,
             predicted_time=predicted,
             abandoned=sum(call.future.done() for call in part),
@@ -148,7 +149,7 @@ class Runner(Generic[Item, Result]):
         if error:
             return self._divide(device, part, cost, error)
         device.widen()
-        self._model.observe(cost, run_time)
+        self._model.observe(cost, held)
         for call, result in zip(part, results, strict=True):
             if call.future.done():
                 self.drop(call, now)

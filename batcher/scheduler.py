@@ -153,7 +153,7 @@ class Scheduler(Generic[P]):
         for lane in self._lanes[:lanes]:
             length += lane.length
             count += lane.count
-        return self._work(length, count)
+        return self.work_of(length, count)
 
     def work_before(self, pending: P, due: float = inf) -> float:
         """Seconds of one device for what goes before a request, were it due at `due`."""
@@ -161,9 +161,12 @@ class Scheduler(Generic[P]):
         above = self.work(pending.priority) if pending.priority else 0.0
         if not lane.count:
             return above
-        return above + lane.share_before(pending.tenant, due) * self._work(lane.length, lane.count)
+        return above + lane.share_before(pending.tenant, due) * self.work_of(
+            lane.length, lane.count
+        )
 
-    def _work(self, length: float, count: int) -> float:
+    def work_of(self, length: float, count: int) -> float:
+        """Seconds of one device for `count` requests of `length` together, in full batches."""
         policy = self._policy
         batches = max(count / policy.max_batch_size, length / policy.max_batch_cost)
         return self._model.predict(length, batches)

@@ -1,11 +1,13 @@
 """The access log, as it is printed."""
 
+import asyncio
+import io
 import json
 
 import pytest
 
 from server.telemetry import CallReport
-from server.telemetry.logs import configure, log_call
+from server.telemetry.logs import PAUSE, Lines, configure, log_call
 
 
 def report(code: str = "OK", **fields) -> CallReport:
@@ -79,3 +81,16 @@ def test_a_traceback_on_a_terminal_shows_no_local_variables(capsys):
     printed = capsys.readouterr().err
     assert "why" in printed
     assert "very private" not in printed.replace('fail(audio="very private")', "")
+
+
+async def test_inside_a_loop_lines_are_written_together_and_none_is_lost():
+    stream = io.StringIO()
+    lines = Lines(stream)
+
+    for text in ("one\n", "two\n"):
+        lines.write(text)
+        lines.flush()
+    before = stream.getvalue()
+    await asyncio.sleep(2 * PAUSE)
+
+    assert (before, stream.getvalue()) == ("", "one\ntwo\n")

@@ -441,3 +441,20 @@ def test_no_coefficient_is_ever_negative(times):
 def test_a_policy_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match=r"must|need|may"):
         BatchPolicy(**wrong)
+
+
+def test_an_estimate_of_the_wait_is_not_trusted_to_the_last_second():
+    s = filled([request(3.0, deadline=3.5)])
+
+    refusals = [door(s).refusal(request(2.0, deadline=5.0 + by), **IDLE) for by in (0.2, 0.4)]
+
+    assert isinstance(refusals[0], DeadlineUnmeetable)
+    assert refusals[1] is None
+
+
+def test_the_gap_before_a_run_that_was_waited_for_belongs_to_it():
+    device = Device("cpu", None, BatchPolicy())
+    device.account(0.0, 10.0, waiting_since=0.0)
+
+    assert device.account(11.0, 21.0, waiting_since=5.0) == (10.0, 11.0)
+    assert device.account(40.0, 50.0, waiting_since=39.0) == (10.0, 10.0)

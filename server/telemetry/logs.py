@@ -1,15 +1,56 @@
 """Structured logs: one line for each call, with its request id, never with its audio."""
 
+import asyncio
+import atexit
+import json
 import logging
 import sys
-from typing import Any
+import time
+from functools import lru_cache
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict
 
 from server.telemetry import CallReport
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FINE = frozenset({"OK", "CANCELLED"})
+
+
+PAUSE = 0.02
+"""Seconds for which lines are collected: a write for each costs a switch of threads."""
+
+
+class Lines:
+    """A stream for one process: inside an event loop lines are written a few at a time."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._waiting: list[str] = []
+        self._planned = False
+        atexit.register(self._write_out)
+
+    def write(self, text: str) -> None:
+        self._waiting.append(text)
+
+    def flush(self) -> None:
+        """Called after each line."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write_out()
+            return
+        if not self._planned:
+            self._planned = True
+            loop.call_later(PAUSE, self._write_out)
+
+    def _write_out(self) -> None:
+        self._planned = False
+        lines, self._waiting = self._waiting, []
+        if lines and not self._stream.closed:
+            self._stream.write("".join(lines))
+            self._stream.flush()
 
 
 def configure(*, level: str, style: str) -> None:
@@ -18,11 +59,11 @@ def configure(*, level: str, style: str) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stamp,
             *(_console() if on_terminal else _json()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(Lines(sys.stderr)),  # type: ignore[arg-type]  # a part of TextIO
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
@@ -58,4 +99,18 @@ def _console() -> list[Any]:
 
 
 def _json() -> list[Any]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # One encoder for all lines: json.dumps would make one for each.
+    encode = json.JSONEncoder(default=repr).encode
+    return [structlog.processors.format_exc_info, lambda _log, _method, fields: encode(fields)]
+
+
+def _stamp(_log: Any, _method: str, fields: EventDict) -> EventDict:
+    """As structlog's TimeStamper(fmt="iso", utc=True), which costs four times as much."""
+    now = time.time()
+    fields["timestamp"] = f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
+    return fields
+
+
+@lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -13,6 +13,8 @@ from server.telemetry.load import TRAILER, LoadMeter
 from server.telemetry.metrics import Metrics
 from server.telemetry.probes import Probes
 
+REPORT_AGE = 0.05
+"""Seconds for which a load report is sent again."""
 FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
 
 
@@ -25,6 +27,8 @@ class Telemetry:
         self._meter = LoadMeter()
         self._drain_time: Callable[[], float] = float
         self._serving = False
+        self._said: tuple[tuple[str, bytes], ...] = ()
+        self._said_at = 0.0
 
     def on_call(self, report: CallReport) -> None:
         self._log(report)
@@ -56,8 +60,12 @@ class Telemetry:
 
     def trailers(self) -> tuple[tuple[str, bytes], ...]:
         """The ORCA load report, as trailing metadata; nothing if there is nothing to say."""
-        report = self._meter.report(monotonic(), self._drain_time())
-        return ((TRAILER, report.to_bytes()),) if report else ()
+        now = monotonic()
+        if not self._said or now > self._said_at + REPORT_AGE:
+            report = self._meter.report(now, self._drain_time())
+            self._said = ((TRAILER, report.to_bytes()),) if report else ()
+            self._said_at = now
+        return self._said
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
