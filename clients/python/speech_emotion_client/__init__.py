@@ -20,14 +20,31 @@ from .errors import (
     PermissionDenied,
     ServerError,
     SpeechEmotionError,
+    StreamAborted,
+    StreamLost,
     Unauthenticated,
     Unavailable,
 )
 from .outcome import Outcome
 from .request import AnalyzeOptions
-from .result import Analysis, AudioInfo, Frames, Notice, Provenance, Timing
+from .result import Analysis, AudioInfo, Frames, Notice, Provenance, Span, Timing
 from .samples import samples
-from .server import Limits, Model, ServerInfo
+from .server import Limits, Model, ServerInfo, StreamLimits
+from .streaming.chunks import StreamSource
+from .streaming.events import (
+    Cursors,
+    Draining,
+    Event,
+    Heartbeat,
+    Segment,
+    SessionStarted,
+    SpeechEnded,
+    SpeechStarted,
+    StreamWarning,
+    Summary,
+)
+from .streaming.options import ClientMarks, FixedWindow, StreamOptions, VoiceActivity
+from .streaming.session import EmotionStream
 
 __all__ = [
     "Analysis",
@@ -37,8 +54,15 @@ __all__ = [
     "AudioSource",
     "CacheMiss",
     "Client",
+    "ClientMarks",
+    "Cursors",
     "DeadlineExceeded",
+    "Draining",
+    "EmotionStream",
+    "Event",
+    "FixedWindow",
     "Frames",
+    "Heartbeat",
     "InvalidAudio",
     "InvalidRequest",
     "Limits",
@@ -50,11 +74,24 @@ __all__ = [
     "PermissionDenied",
     "Provenance",
     "RawFormat",
+    "Segment",
     "ServerError",
     "ServerInfo",
+    "SessionStarted",
+    "Span",
     "SpeechEmotionError",
+    "SpeechEnded",
+    "SpeechStarted",
+    "StreamAborted",
+    "StreamLimits",
+    "StreamLost",
+    "StreamOptions",
+    "StreamSource",
+    "StreamWarning",
+    "Summary",
     "Timing",
     "Unauthenticated",
     "Unavailable",
+    "VoiceActivity",
     "samples",
 ]

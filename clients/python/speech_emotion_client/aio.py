@@ -14,6 +14,9 @@ from .audio import AudioSource
 from .errors import DeadlineExceeded, SpeechEmotionError, Unavailable, from_rpc_error
 from .outcome import Outcome
 from .request import AnalyzeOptions, Call
+from .streaming.chunks import StreamSource, chunks_of
+from .streaming.options import StreamCall, StreamOptions
+from .streaming.session import EmotionStream
 from .v1 import emotion_service_pb2, emotion_service_pb2_grpc, model_service_pb2
 from .v1 import model_service_pb2_grpc as model_grpc
 
@@ -89,6 +92,30 @@ class AsyncClient:
         if message.requests:
             answers = await self._call(self._emotions.BatchAnalyze, message, call.timeout)
         return outcome.from_batch(items, answers, unread)
+
+    def stream(
+        self, audio: StreamSource | None = None, **options: Unpack[StreamOptions]
+    ) -> EmotionStream:
+        """Analyses audio of any length while it comes; see EmotionStream and StreamOptions.
+
+        With `audio` the stream is fed from it and finished; otherwise feed it with `send`.
+
+            async with client.stream("lecture.mp3", pacing="bulk") as events:
+                async for event in events: ...
+        """
+        call = StreamCall(**options)
+
+        async def feed(stream: EmotionStream) -> None:
+            async for chunk in chunks_of(audio):  # type: ignore[arg-type]  # used only if there is
+                await stream.send(chunk)
+            await stream.finish()
+
+        return EmotionStream(
+            partial(self._emotions.AnalyzeStream, metadata=self._connection.metadata),
+            call,
+            seconds=self._connection.seconds(call.timeout),
+            feed=None if audio is None else feed,
+        )
 
     async def models(self) -> list[server.Model]:
         found: list[server.Model] = []

@@ -1,18 +1,25 @@
 """The blocking client. Thread-safe: one for the whole program is right."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import fields
 from functools import partial
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from . import channel, outcome, request, result, server, window
+from .aio import AsyncClient
 from .audio import AudioSource
 from .errors import DeadlineExceeded, SpeechEmotionError, Unavailable, from_rpc_error
 from .outcome import Outcome
 from .request import AnalyzeOptions, Call
+from .streaming import blocking
+from .streaming.chunks import StreamSource
+from .streaming.events import Event
+from .streaming.options import StreamCall, StreamOptions
 from .v1 import emotion_service_pb2, emotion_service_pb2_grpc, model_service_pb2
 from .v1 import model_service_pb2_grpc as model_grpc
 
@@ -105,6 +112,18 @@ class Client:
             answers = self._call(self._emotions.BatchAnalyze, message, call.timeout)
         return outcome.from_batch(items, answers, unread)
 
+    def stream(
+        self, audio: StreamSource, **options: Unpack[StreamOptions]
+    ) -> Generator[Event, None, None]:
+        """Analyses audio of any length; the events as they come, the last of which is a Summary.
+
+        `audio` is a file or an iterable of chunks. Uses a connection of its own until the last
+        event; close the iterator to end it early. See AsyncClient.stream, which can also be fed
+        step by step.
+        """
+        StreamCall(**options)  # wrong ones are refused here, not at the first event
+        return blocking.iterate(partial(_stream, self._connection, audio, options))
+
     def models(self) -> list[server.Model]:
         found: list[server.Model] = []
         message = model_service_pb2.ListModelsRequest()
@@ -157,6 +176,17 @@ class Client:
             return method(message, timeout=seconds, metadata=self._connection.metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+
+
+@asynccontextmanager
+async def _stream(
+    connection: channel.Connection, audio: StreamSource, options: StreamOptions
+) -> AsyncIterator[AsyncIterator[Event]]:
+    settings: dict[str, Any] = {
+        each.name: getattr(connection, each.name) for each in fields(connection)
+    }
+    async with AsyncClient(**settings) as client, client.stream(audio, **options) as events:
+        yield events
 
 
 def _open(connection: channel.Connection) -> grpc.Channel:

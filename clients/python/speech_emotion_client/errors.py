@@ -10,6 +10,8 @@
     ├── Overloaded               shed by load or quota; `retry_after` says when to come back
     ├── Unavailable              nobody answers, or the server starts or drains
     ├── DeadlineExceeded         the deadline passed, or cannot be met
+    ├── StreamAborted            the server ended a stream before its summary
+    │   └── StreamLost           a broken stream could not be resumed
     └── ServerError              a fault of the server; `request_id` is in its log
 
 Knows nothing of audio or results.
@@ -93,6 +95,14 @@ class DeadlineExceeded(SpeechEmotionError):
     """The call's timeout passed, retries included, or the server saw that it cannot be met."""
 
 
+class StreamAborted(SpeechEmotionError):
+    """The server ended the stream: idle or open for too long, or taken over by another."""
+
+
+class StreamLost(StreamAborted):
+    """A broken stream could not be resumed; what is final so far stays so, the rest is lost."""
+
+
 class ServerError(SpeechEmotionError):
     """Something unforeseen in the server; give `request_id` to whoever runs it."""
 
@@ -105,6 +115,7 @@ BY_CODE: Mapping[str, type[SpeechEmotionError]] = {
     "UNAUTHENTICATED": Unauthenticated,
     "PERMISSION_DENIED": PermissionDenied,
     "RESOURCE_EXHAUSTED": Overloaded,
+    "ABORTED": StreamAborted,
     "UNAVAILABLE": Unavailable,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "CANCELLED": SpeechEmotionError,  # the client was closed under the call

@@ -1,5 +1,6 @@
 """What comes back: frozen values made from the response messages. Knows no transport."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .v1 import emotion_service_pb2, result_pb2
+from .v1 import audio_pb2, emotion_service_pb2, result_pb2
 
 TENSOR_TYPES = {
     result_pb2.Tensor.DATA_TYPE_FLOAT32: "<f4",
@@ -81,9 +82,24 @@ class Notice:
     message: str  # for people
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of one emotion; seconds from the start, `end` exclusive."""
+
+    start: float
+    end: float
+    emotion: str
+    confidence: float
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Analysis:
-    """The emotions of one utterance."""
+    """The emotions of one utterance, or of a recording that was cut into segments.
+
+    In segments, `scores` are their mean, weighted by their length; `frames` has a row for each
+    segment, at its centre, and `embedding` is (segments, dimension). A model that attends to a
+    whole clip scores it differently.
+    """
 
     emotion: str
     confidence: float  # score of `emotion`, in [0, 1]
@@ -95,6 +111,8 @@ class Analysis:
     provenance: Provenance
     audio: AudioInfo
     request_id: str
+    segmentation: str = ""  # how it was cut, for people; "" if it was analysed as a whole
+    timeline: tuple[Span, ...] = ()  # neighbouring segments of one emotion, merged
 
     def __str__(self) -> str:
         return f"{self.emotion} ({self.confidence:.1%})"
@@ -105,31 +123,39 @@ def from_response(response: emotion_service_pb2.AnalyzeResponse) -> Analysis:
     return Analysis(
         emotion=response.emotion,
         confidence=response.confidence,
-        scores=dict(sorted(response.scores.items(), key=lambda pair: (-pair[1], pair[0]))),
-        frames=_frames(response.frames) if response.HasField("frames") else None,
-        embedding=_array(response.embedding) if response.HasField("embedding") else None,
-        warnings=tuple(Notice(each.code, each.message) for each in about.warnings),
-        timing=_timing(about.timing),
-        provenance=_provenance(about.provenance),
-        audio=_audio(about),
+        scores=to_scores(response.scores),
+        frames=to_frames(response.frames) if response.HasField("frames") else None,
+        embedding=to_array(response.embedding) if response.HasField("embedding") else None,
+        warnings=to_notices(about.warnings),
+        timing=to_timing(about.timing),
+        provenance=to_provenance(about.provenance),
+        audio=to_audio(about.audio),
         request_id=about.request_id,
     )
 
 
-def _frames(message: result_pb2.FrameScores) -> Frames:
+def to_scores(scores: Mapping[str, float]) -> dict[str, float]:
+    """Highest first."""
+    return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def to_frames(message: result_pb2.FrameScores) -> Frames:
     index = np.arange(message.frame_count)
     times = (message.first_frame_offset_ms + index * message.frame_period_ms) / 1000
     scores = np.array(message.scores, np.float32).reshape(message.frame_count, len(message.labels))
     return Frames(tuple(message.labels), times, scores)
 
 
-def _array(message: result_pb2.Tensor) -> NDArray[np.float32]:
+def to_array(message: result_pb2.Tensor) -> NDArray[np.float32]:
     flat: NDArray[Any] = np.frombuffer(message.data, TENSOR_TYPES[message.data_type])
     return flat.astype(np.float32).reshape(tuple(message.shape))
 
 
-def _audio(about: result_pb2.AnalysisMetadata) -> AudioInfo:
-    audio = about.audio
+def to_notices(warnings: Iterable[result_pb2.Warning]) -> tuple[Notice, ...]:
+    return tuple(Notice(each.code, each.message) for each in warnings)
+
+
+def to_audio(audio: audio_pb2.AudioInfo) -> AudioInfo:
     return AudioInfo(
         duration=audio.duration_ms / 1000,
         sample_rate=audio.source_sample_rate_hz,
@@ -139,7 +165,7 @@ def _audio(about: result_pb2.AnalysisMetadata) -> AudioInfo:
     )
 
 
-def _timing(timing: result_pb2.Timing) -> Timing:
+def to_timing(timing: result_pb2.Timing) -> Timing:
     return Timing(
         queue_ms=timing.queue_ms,
         decode_ms=timing.decode_ms,
@@ -149,7 +175,7 @@ def _timing(timing: result_pb2.Timing) -> Timing:
     )
 
 
-def _provenance(message: result_pb2.Provenance) -> Provenance:
+def to_provenance(message: result_pb2.Provenance) -> Provenance:
     return Provenance(
         model=message.model,
         model_digest=message.model_digest,

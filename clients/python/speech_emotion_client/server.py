@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from grpc_health.v1 import health_pb2
 
-from .v1 import model_service_pb2
+from .v1 import emotion_service_pb2, model_service_pb2
 
 STATES: Mapping[int, str] = {
     model_service_pb2.Model.STATE_LOADING: "loading",
@@ -47,6 +47,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What every stream is held to; 0 where the server names no limit."""
+
+    max_chunk_bytes: int
+    idle_timeout_ms: int  # without audio
+    max_session_ms: int
+    resume_window_ms: int
+    max_speed: float  # seconds of audio for each second, at real-time pacing
+    max_sessions: int
+    max_pending_results: int
+    max_lag_ms: int
+    max_segment_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
     """Versions, limits and accepted inputs."""
 
@@ -54,6 +69,7 @@ class ServerInfo:
     api_version: str
     containers: tuple[str, ...]  # recognised without a RawFormat
     limits: Limits
+    stream_limits: StreamLimits
 
 
 def to_model(message: model_service_pb2.Model) -> Model:
@@ -88,6 +104,21 @@ def to_server_info(message: model_service_pb2.GetServerInfoResponse) -> ServerIn
             max_concurrent_streams=limits.max_concurrent_streams,
             max_frame_embedding_ms=limits.max_frame_embedding_ms,
         ),
+        stream_limits=to_stream_limits(message.stream_limits),
+    )
+
+
+def to_stream_limits(limits: emotion_service_pb2.StreamLimits) -> StreamLimits:
+    return StreamLimits(
+        max_chunk_bytes=limits.max_chunk_bytes,
+        idle_timeout_ms=limits.idle_timeout_ms,
+        max_session_ms=limits.max_session_ms,
+        resume_window_ms=limits.resume_window_ms,
+        max_speed=limits.max_speed,
+        max_sessions=limits.max_sessions,
+        max_pending_results=limits.max_pending_results,
+        max_lag_ms=limits.max_lag_ms,
+        max_segment_ms=limits.max_segment_ms,
     )
 
 

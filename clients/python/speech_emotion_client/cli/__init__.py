@@ -4,6 +4,7 @@ import click
 
 from .about import health, info
 from .analyze import analyze
+from .stream import stream
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,5 +18,6 @@ def main() -> None:
 
 
 main.add_command(analyze)
+main.add_command(stream)
 main.add_command(info)
 main.add_command(health)

@@ -1,6 +1,7 @@
 """The command `analyze`: names in, outcomes out, in the form that was asked for."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from speech_emotion_client.audio import ENCODINGS, Encoding, RawFormat
 from speech_emotion_client.outcome import Outcome
 from speech_emotion_client.request import AnalyzeOptions
+from speech_emotion_client.streaming.options import FixedWindow
 
-from . import inputs, plot, printers
+from . import inputs, plot, printers, recordings, timeline
 from .connect import connect, no_server, nobody_answers, server_options
+from .cutting import chosen, cutting_options
 
 EXAMPLES = """
 \b
@@ -25,6 +28,7 @@ Examples:
   speech-emotion analyze speech.wav --granularity frame --json
   speech-emotion analyze speech.wav --plot timeline.png
   speech-emotion analyze speech.wav --embedding out.npy
+  speech-emotion analyze lecture.mp3 --timeline lecture.vtt
   ffmpeg -i film.mkv -t 20 -f wav - | speech-emotion analyze -
   speech-emotion analyze call.raw --raw-rate 8000 --raw-encoding mulaw
 """
@@ -45,6 +49,13 @@ FILE = click.Path(path_type=Path)
 @click.option("--json", "form", flag_value="json", help="One JSON object a file, on stdout.")
 @click.option("--csv", "form", flag_value="csv", help="One row a file, or a frame, on stdout.")
 @click.option("--plot", "image", type=FILE, help="Draw the frames; a folder for several files.")
+@click.option(
+    "--timeline",
+    "track",
+    type=FILE,
+    help="Save as .json, .csv, .vtt or .rttm, analysed in segments; a folder for several files.",
+)
+@cutting_options
 @click.option("--embedding", type=FILE, help="Save as .npy; a folder for several files.")
 @click.option("--raw-rate", type=click.IntRange(1), help="Hz, of samples without a header.")
 @click.option(
@@ -66,6 +77,10 @@ def analyze(
     granularity: Literal["utterance", "frame"],
     form: Literal["json", "csv"] | None,
     image: Path | None,
+    track: Path | None,
+    window: float | None,
+    hop: float | None,
+    vad: bool,
     embedding: Path | None,
     raw_rate: int | None,
     raw_encoding: Encoding,
@@ -78,13 +93,17 @@ def analyze(
 ) -> None:
     """Say which emotions are in speech.
 
-    Folders are searched for audio files. Exit code 1 if any file failed, 2 if the command is wrong.
+    Folders are searched for audio files. Recordings that are too long for one call, and all if
+    --timeline, --window or --vad is given, are streamed and analysed in segments; frames are then
+    segments. Exit code 1 if any file failed, 2 if the command is wrong.
     """
     if image is not None and not plot.available():
         raise click.ClickException(f"--plot needs matplotlib: {plot.INSTALL}")
     found = inputs.expand(files, bundled=sample)
     images = inputs.outputs(image, found, ".png")
     arrays = inputs.outputs(embedding, found, ".npy")
+    tracks = inputs.outputs(track, found, track_suffix(track))
+    segmentation = chosen(window, hop, vad) or (FixedWindow() if track else None)
     options: AnalyzeOptions = {
         "granularity": "frame" if image else granularity,
         "embedding": embedding is not None,
@@ -96,22 +115,47 @@ def analyze(
     printer = printers.choose(form, found, out)
     bar = bar_console(out, form, len(found))
     with connect(timeout=timeout, **access) as client:
-        items = (each.source for each in found)
-        outcomes = client.analyze_many(items, concurrency=concurrency, **options)
+        outcomes = recordings.analyse_all(
+            client,
+            found,
+            options,
+            segmentation,
+            concurrency=concurrency,
+            console=bar_console(out, form, 2) if len(found) == 1 else None,
+        )
         for outcome in with_progress(outcomes, len(found), bar):
             if nobody_answers(outcome.error) and not printer.answered:
                 raise no_server(access["server"])
             name, place = found[outcome.index].name, outcome.index
-            printer.show(name, outcome, save(name, outcome, arrays[place], images[place]))
+            places = Files(arrays[place], images[place], tracks[place])
+            printer.show(name, outcome, save(name, outcome, places))
     printer.close()
     raise SystemExit(1 if printer.failed else 0)
 
 
-def save(name: str, outcome: Outcome, array: Path | None, image: Path | None) -> Mapping[str, Path]:
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where to save what belongs to one input."""
+
+    array: Path | None
+    image: Path | None
+    track: Path | None
+
+
+def track_suffix(track: Path | None) -> str:
+    """Of a timeline; JSON in a folder. Raises click.UsageError for another format."""
+    suffix = (track.suffix if track else "") or ".json"
+    if suffix.lower() not in timeline.FORMATS:
+        raise click.UsageError(f"--timeline is one of {', '.join(timeline.FORMATS)}.")
+    return suffix
+
+
+def save(name: str, outcome: Outcome, files: Files) -> Mapping[str, Path]:
     """Writes what was asked for; returns what was written where."""
     analysis, saved = outcome.analysis, dict[str, Path]()
     if analysis is None:
         return saved
+    array, image = files.array, files.image
     if array is not None and analysis.embedding is not None:
         # An open file, because numpy would append .npy to a name without it.
         with array.open("wb") as file:
@@ -121,6 +165,9 @@ def save(name: str, outcome: Outcome, array: Path | None, image: Path | None) ->
     if image is not None and analysis.frames:
         plot.save(image, name, analysis, analysis.frames)
         saved["plot_file"] = image
+    if files.track is not None:
+        timeline.save(files.track, name, analysis)
+        saved["timeline_file"] = files.track
     return saved
 
 

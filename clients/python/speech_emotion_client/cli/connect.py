@@ -8,6 +8,7 @@ from typing import Any
 import click
 import grpc
 
+from speech_emotion_client.aio import AsyncClient
 from speech_emotion_client.channel import DEFAULT_TARGET, ServerTLS
 from speech_emotion_client.client import Client
 from speech_emotion_client.errors import SpeechEmotionError, Unavailable
@@ -41,10 +42,19 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def connect(
     server: str, api_key: str | None, tls: bool, ca: Path | None, **settings: Any
 ) -> Client:
-    security: ServerTLS = grpc.ssl_channel_credentials(ca.read_bytes()) if ca else tls
+    return Client(server, api_key=api_key, tls=_security(tls, ca), **settings)
+
+
+def connect_async(
+    server: str, api_key: str | None, tls: bool, ca: Path | None, **settings: Any
+) -> AsyncClient:
+    return AsyncClient(server, api_key=api_key, tls=_security(tls, ca), **settings)
+
+
+def _security(tls: bool, ca: Path | None) -> ServerTLS:
     # gRPC's own log lines on stderr repeat, less clearly, what the errors say.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    return Client(server, api_key=api_key, tls=security, **settings)
+    return grpc.ssl_channel_credentials(ca.read_bytes()) if ca else tls
 
 
 def nobody_answers(error: Exception | None) -> bool:

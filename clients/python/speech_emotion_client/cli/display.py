@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from speech_emotion_client.errors import SpeechEmotionError
 from speech_emotion_client.outcome import ItemError
-from speech_emotion_client.result import Analysis, Frames, Notice
+from speech_emotion_client.result import Analysis, Frames, Notice, Span
 
 from .palette import colour, short
 
@@ -43,8 +43,12 @@ def bar(label: str, score: float, width: int) -> ProgressBar:
 def full(name: str, analysis: Analysis) -> RenderableType:
     """Everything about one file."""
     title = Padding(_title(name, analysis), (0, 2))
-    parts: list[RenderableType] = ["", title, "", _bars(analysis), ""]
-    if analysis.frames:
+    scores = Padding(bars(analysis.emotion, analysis.scores), (0, 2))
+    parts: list[RenderableType] = ["", title, "", scores, ""]
+    if analysis.timeline:
+        strip = span_strip(analysis.timeline, 0, analysis.audio.duration)
+        parts += [Padding(strip, (0, 2)), ""]
+    elif analysis.frames:
         parts += [Padding(timeline(analysis.frames), (0, 2)), ""]
     parts += [Padding(notice(each), (0, 2)) for each in analysis.warnings]
     return Group(*parts, _origin(analysis), "")
@@ -57,25 +61,29 @@ def _title(name: str, analysis: Analysis) -> Text:
     return Text.assemble((name, "bold"), "\n", (f"{facts} · {channels}", "dim"))
 
 
-def _bars(analysis: Analysis) -> Padding:
+def bars(emotion: str, scores: Mapping[str, float]) -> Table:
+    """A row for each label, in the order of `scores`."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    for label, score in analysis.scores.items():
-        weight = "bold " if label == analysis.emotion else ""
+    for label, score in scores.items():
+        weight = "bold " if label == emotion else ""
         grid.add_row(
             Text(short(label), weight + colour(label)),
             bar(label, score, BAR),
             Text(f"{score:.1%}", weight or "dim"),
         )
-    return Padding(grid, (0, 2))
+    return grid
 
 
 def _origin(analysis: Analysis) -> Padding:
     provenance, timing = analysis.provenance, analysis.timing
     how = " ".join(filter(None, (provenance.runtime, provenance.precision)))
-    facts = [provenance.model, how, f"batch of {provenance.batch_size}"]
+    facts = [provenance.model, how]
+    if analysis.segmentation:
+        return Padding(Text(_in_segments(facts, analysis.segmentation), "dim"), (0, 2))
+    facts += [f"batch of {provenance.batch_size}"]
     facts += [f"cache {provenance.cache}"] if provenance.cache else []
     stages = (
         f"queue {timing.queue_ms:.1f} · decode {timing.decode_ms:.1f} · "
@@ -85,6 +93,11 @@ def _origin(analysis: Analysis) -> Padding:
     lines.append(" · ".join(filter(None, facts)) + "\n")
     lines.append(f"{timing.total_ms:.1f} ms in the server: {stages}")
     return Padding(lines, (0, 2))
+
+
+def _in_segments(facts: Sequence[str], segmentation: str) -> str:
+    text = f"Analysed in {segmentation}, not as a whole: scores are their mean."
+    return " · ".join(filter(None, facts)) + "\n" + text
 
 
 def notice(warning: Notice, times: int = 1) -> Text:
@@ -101,6 +114,24 @@ def timeline(frames: Frames, width: int = 60) -> Group:
     end = f"{frames.times[-1]:.1f} s"
     axis = "0 s" + end.rjust(max(len(strip) - 3, len(end) + 1))
     return Group(strip, Text(axis, "dim"))
+
+
+def span_strip(spans: Iterable[Span], start: float, end: float, width: int = 60) -> Group:
+    """The emotion of each slice of the time from `start` to `end`; a dot where there is none."""
+    strip, step = Text(""), (end - start) / width
+    waiting = iter(spans)
+    span = next(waiting, None)
+    for slot in range(width):
+        at = start + (slot + 0.5) * step
+        while span is not None and span.end <= at:
+            span = next(waiting, None)
+        if span is None or at < span.start:
+            strip.append("·", "dim")
+        else:
+            letter = short(span.emotion)[:1].upper()
+            strip.append(letter, f"bold #101418 on {colour(span.emotion)}")
+    first, last = f"{start:.0f} s", f"{end:.1f} s"
+    return Group(strip, Text(first + last.rjust(width - len(first)), "dim"))
 
 
 COLUMNS = ("Emotion", 9), ("Confidence", 15), ("Runner-up", 13), ("Audio", 6), ("Took", 7)

@@ -37,7 +37,7 @@ def save(path: Path, name: str, analysis: Analysis, frames: Frames) -> None:
     axes.legend(
         [areas[at] for at in seen],
         [f"{short(labels[at])}  {analysis.scores[labels[at]]:.0%}" for at in seen],
-        title="whole utterance",
+        title="mean of segments" if analysis.segmentation else "whole utterance",
         loc="upper left",
         bbox_to_anchor=(1.01, 1),
         frameon=False,
@@ -47,6 +47,8 @@ def save(path: Path, name: str, analysis: Analysis, frames: Frames) -> None:
         f"{Path(name).name}: {short(analysis.emotion)}", loc="left", color=INK, weight="bold"
     )
     axes.set(xlabel="time [s]", ylabel="score", ylim=(0, 1))
+    if analysis.segmentation:
+        axes.set_title(analysis.segmentation, loc="right", color=QUIET, fontsize="small")
     axes.margins(x=0)
     axes.tick_params(colors=QUIET)
     axes.spines[:].set_visible(False)

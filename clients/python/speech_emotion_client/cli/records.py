@@ -36,7 +36,17 @@ def analysis_record(analysis: Analysis) -> dict[str, Any]:
             "compute_time": when and when.isoformat(),
         },
         "request_id": analysis.request_id,
+        **(segmentation_record(analysis) if analysis.segmentation else {}),
     }
+
+
+def segmentation_record(analysis: Analysis) -> dict[str, Any]:
+    """How a recording was cut, and what came of it; times in seconds."""
+    spans = [
+        {"start": s.start, "end": s.end, "emotion": s.emotion, "confidence": _short(s.confidence)}
+        for s in analysis.timeline
+    ]
+    return {"segmentation": analysis.segmentation, "timeline": spans}
 
 
 TIMING = ("queue_ms", "decode_ms", "preprocess_ms", "inference_ms", "total_ms")
@@ -79,6 +89,8 @@ def csv_rows(name: str, outcome: Outcome) -> list[Record]:
         "request_id": analysis.request_id,
         "error": "",
     }
+    if analysis.segmentation:
+        about["segmentation"] = analysis.segmentation
     # By name: the order of the columns must not depend on which file came first.
     scores = {label: _short(analysis.scores[label]) for label in sorted(analysis.scores)}
     return [{"file": name} | about | scores]
@@ -115,4 +127,5 @@ FIRST = (
     "total_ms",
     "request_id",
     "error",
+    "segmentation",
 )

@@ -1,0 +1,1 @@
+"""Live and long audio: one session over as many connections as it takes."""

@@ -1,0 +1,231 @@
+"""A stream of audio in and events out, that outlives its connections."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from math import inf
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from speech_emotion_client.errors import InvalidRequest, SpeechEmotionError
+from speech_emotion_client.v1 import emotion_service_pb2 as pb
+
+from . import resuming
+from .chunks import frame_bytes, to_bytes
+from .events import Event, Segment, SessionStarted, Summary, to_event
+from .options import StreamCall, to_config
+from .tail import Tail
+from .wire import Wire
+
+OPENING = 30.0
+"""Seconds to open a session again, for one attempt."""
+
+MARGIN = 10.0
+"""Seconds of silence beyond the server's idle timeout, then the connection counts as broken."""
+
+
+class EmotionStream:
+    """An async context manager and an async iterator of events, the last of which is a Summary.
+
+    Feed it from one task (`send`, `end_segment`, `finish`) and iterate over it in another: who
+    feeds waits for room, and events are fetched only as they are asked for, so that neither side
+    grows memory. A broken connection is resumed while the iterator is read: no sample is lost, and
+    no final result comes twice.
+    """
+
+    def __init__(
+        self,
+        open_call: Callable[[], Any],
+        call: StreamCall,
+        *,
+        seconds: float,
+        feed: Callable[["EmotionStream"], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self._open_call = open_call
+        self._described = call.described
+        self._config = to_config(call)
+        self._seconds = seconds
+        self._feed = feed
+        self._feeding: asyncio.Task[None] | None = None
+        self._frame = frame_bytes(self._described)
+        self._tail = Tail(self._frame)
+        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._wire: Wire | None = None
+        self._started: SessionStarted | None = None
+        self._waiting: deque[Event] = deque()  # SessionStarted, until it is asked for
+        self._finals = 0  # all before this index were given out
+        self._failure: Exception | None = None
+        self._over = False
+        self._broken_at = inf  # time.monotonic()
+        self._attempt = 0
+
+    async def __aenter__(self) -> Self:
+        """Opens the session; raises a SpeechEmotionError if there is none to be had."""
+        try:
+            await self._open(self._seconds)
+        except BaseException:
+            await self.aclose()
+            raise
+        if self._feed is not None:
+            self._feeding = asyncio.create_task(self._feed(self))
+            self._feeding.add_done_callback(self._fed)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Raises a SpeechEmotionError when the stream cannot go on; StreamLost after a break."""
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            event = await self._next()
+        except Exception as error:
+            self._end(error)
+            raise
+        if isinstance(event, Summary):
+            self._end(None)
+        return event
+
+    @property
+    def started(self) -> SessionStarted:
+        """What the server made of the options; set once the stream is entered."""
+        assert self._started is not None
+        return self._started
+
+    async def send(self, chunk: bytes | bytearray | memoryview | NDArray[Any]) -> None:
+        """The next audio, waiting for room; 20 to 100 ms at a time are best.
+
+        Arrays are (samples,) or (samples, channels), int16 or floats in [-1, 1]. Raises
+        InvalidAudio, or what the stream ended with.
+        """
+        data = to_bytes(chunk, self._described)
+        while self._tail.is_full and not self._over:
+            self._room.clear()
+            await self._room.wait()
+        self._check_open()
+        self._tail.append(data)
+        self._news.set()
+
+    async def end_segment(self) -> None:
+        """The segment ends here (ClientMarks)."""
+        self._check_open()
+        self._tail.mark()
+        self._news.set()
+
+    async def finish(self) -> None:
+        """There is no more audio; the last results and the Summary follow."""
+        if not self._over:
+            self._tail.finish()
+            self._news.set()
+
+    async def aclose(self) -> None:
+        """Ends the stream without its summary, unless it has come."""
+        self._end(None)
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.wait([self._feeding])
+        if self._wire is not None:
+            await self._wire.close()
+
+    async def _next(self) -> Event:
+        while True:
+            if self._waiting:
+                return self._waiting.popleft()
+            if self._failure is not None:
+                raise self._failure
+            try:
+                message = await self._connected().read(self._patience)
+            except SpeechEmotionError as error:
+                await self._recover(error)
+                continue
+            self._tail.accept(message.cursors.accepted_sample)
+            self._room.set()
+            event = to_event(message, resumed=False)
+            if event is not None and not self._is_known(event):
+                self._broken_at, self._attempt = inf, 0
+                return event
+
+    @property
+    def _patience(self) -> float:
+        """Seconds; a server whose client is idle says so before."""
+        return self.started.limits.idle_timeout_ms / 1000 + MARGIN
+
+    def _is_known(self, event: Event) -> bool:
+        """A final result that was given out before the connection broke."""
+        if not isinstance(event, Segment) or event.index >= self._finals:
+            if isinstance(event, Segment) and event.is_final:
+                self._finals = event.index + 1
+            return False
+        return True
+
+    def _connected(self) -> Wire:
+        assert self._wire is not None
+        return self._wire
+
+    async def _recover(self, error: SpeechEmotionError) -> None:
+        if self._failure is not None:  # the feed failed, and ended the call
+            raise self._failure
+        if not resuming.is_broken(error, owes=self._tail.owes):
+            raise error
+        window = self.started.limits.resume_window_ms / 1000
+        # A connection that breaks again before it has brought anything is the same failure.
+        self._broken_at = min(self._broken_at, time.monotonic())
+        while (wait := resuming.delay(self._attempt, error)) <= (left := self._left(window)):
+            await asyncio.sleep(wait)
+            self._attempt += 1
+            try:
+                return await self._open(min(OPENING, max(left - wait, 0.1)))
+            except SpeechEmotionError as again:
+                if again.reason == "SESSION_NOT_FOUND":
+                    raise resuming.lost(str(again), again) from error
+                if not resuming.try_again(again):
+                    raise
+                error = again
+        raise resuming.lost(f"not within {window:g} s. {error}", error) from error
+
+    def _left(self, window: float) -> float:
+        return self._broken_at + window - time.monotonic()
+
+    async def _open(self, seconds: float) -> None:
+        """A new connection, for a new session or for the one there is."""
+        if self._wire is not None:
+            await self._wire.close()
+        self._wire = wire = Wire(self._open_call, raw_frame=self._frame)
+        message = await wire.greet(self._config, seconds)
+        event = to_event(message, resumed=self._started is not None)
+        if not isinstance(event, SessionStarted):
+            text = "The server did not begin with session_started."
+            raise SpeechEmotionError(text, code="FAILED_PRECONDITION")
+        self._go_on(message.session_started)
+        self._started = event
+        self._waiting.append(event)
+        wire.start_sending(self._tail, event.limits.max_chunk_bytes, self._news, self._room)
+
+    def _go_on(self, started: pb.SessionStarted) -> None:
+        self._config.resume_token = started.resume_token
+        position = started.next_sample * self._frame if self._frame else started.next_byte
+        if not self._tail.rewind(position):
+            text = f"the server wants byte {position}, which is not held any more."
+            raise resuming.lost(text, SpeechEmotionError(text, reason="SAMPLES_MISSING"))
+
+    def _fed(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not self._over:  # whoever reads is told
+            self._failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self._connected().cancel()
+
+    def _end(self, error: Exception | None) -> None:
+        self._over = True
+        self._failure = self._failure or error
+        self._room.set()
+
+    def _check_open(self) -> None:
+        if self._tail.finished or self._over:
+            raise self._failure or InvalidRequest("The stream is finished.")
