@@ -11,11 +11,35 @@ SERVER_STUBS = $(BIN)/python -m grpc_tools.protoc -Iprotos -I$(GOOGLE) --python_
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts '	'
 
-run: .venv/.server  ## Serve the demo model on localhost:50051 and analyse the bundled samples; Ctrl-C stops
-	@$(BIN)/python -m server.tour
+run: .venv/.server  ## Serve on localhost:50051, analyse the bundled samples, go on until Ctrl-C
+	@$(BIN)/speech-emotion-server --log-level warning $(ARGS) & server=$$!; \
+	trap 'kill -TERM $$server 2>/dev/null' INT TERM; \
+	$(BIN)/speech-emotion health --wait 120 >/dev/null && kill -0 $$server && \
+	$(BIN)/speech-emotion analyze --sample && \
+	printf '%s\n' '' \
+	  'Serving on localhost:50051. In another terminal:' \
+	  '  $(BIN)/speech-emotion analyze YOUR.wav' \
+	  '  $(BIN)/speech-emotion analyze --help' \
+	  'Without our client: README.md has the line for buf curl. Ctrl-C stops the server.' || kill -TERM $$server; \
+	wait $$server; wait $$server
 
 serve: .venv/.server  ## Only the server; settings from SPEECHEMOTION_* (see `make serve ARGS=--help`)
 	$(BIN)/speech-emotion-server $(ARGS)
+
+up: .venv/.fleet  ## A fleet on loopback: Envoy on 8080, replicas, companions (PROFILE=edge, REPLICAS=3, ARGS='--engine fake')
+	@$(BIN)/python -m fleet up --profile $(or $(PROFILE),local) --replicas $(or $(REPLICAS),3) $(foreach v,$(VARIANTS),--variant $v) -- $(ARGS)
+
+down:  ## End the fleet, losing no call
+	@$(BIN)/python -m fleet down
+
+restart:  ## New replicas, one after another, losing no call
+	@$(BIN)/python -m fleet restart
+
+status:  ## Who of the fleet is ready
+	@$(BIN)/python -m fleet status
+
+logs:  ## Follow the fleet's log
+	@$(BIN)/python -m fleet logs
 
 install: .venv/.dev  ## The server, the client and the developer tools, into .venv
 
@@ -24,6 +48,10 @@ install: .venv/.dev  ## The server, the client and the developer tools, into .ve
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet -e . -e clients/python
+	@touch $@
+
+.venv/.fleet: .venv/.server
+	$(BIN)/python -m pip install --quiet -e '.[fleet]'
 	@touch $@
 
 .venv/.dev: .venv/.server
@@ -50,13 +78,16 @@ protos: .venv/.dev third_party  ## Lint the API, see that the stubs match it and
 	@diff -r build/stubs/server/speechemotion protos/speechemotion --exclude='*.proto' --exclude=__pycache__ --exclude=__init__.py --exclude=py.typed
 	@$(BIN)/python clients/python/generate_stubs.py build/stubs/client
 	@diff -r build/stubs/client clients/python/speech_emotion_client/v1 --exclude=__pycache__ --exclude=__init__.py
-	@$(BIN)/buf build --path protos -o build/api.binpb
+	@$(BIN)/buf build -o build/api.binpb
 	@test ! -f protos/released.binpb || $(BIN)/buf breaking build/api.binpb --against protos/released.binpb \
 	  --config '{"version":"v2","breaking":{"use":["FILE"],"ignore":["google"]}}'
 
 stubs: .venv/.dev  ## Regenerate the Python stubs, the server's and the client's
 	$(call SERVER_STUBS,protos)
 	$(BIN)/python clients/python/generate_stubs.py clients/python/speech_emotion_client/v1
+
+api: .venv/.dev  ## Regenerate what Envoy and OpenAPI tools read: envoy/api.binpb, envoy/openapi.json
+	$(BIN)/python -m fleet.api
 
 # buf reads imports as text from disk only; they come from the package googleapis-common-protos.
 third_party: .venv/.dev
@@ -67,11 +98,38 @@ third_party: .venv/.dev
 test: .venv/.dev  ## All tests that need no GPU
 	$(BIN)/pytest -m 'not gpu' --cov
 
+demo-model: .venv/.dev  ## Train the demo model on DATA=dir (emodb/ and librispeech/), about an hour; continues after a stop
+	$(BIN)/python -m pip install --quiet -e '.[train]'
+	$(BIN)/python -m training --data $(DATA) --out server/engine/demo
+
 fix: .venv/.dev  ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: .venv/.dev  ## Measure batcher, front, overload, fairness and peers (an hour, 4 GB for the peers)
+	for what in front overload fairness peers soak; do $(BIN)/python -m benchmarks.$$what || exit 1; done
+	$(BIN)/python -m benchmarks.batcher
+
+bench-engine: .venv/.dev  ## Measure the engine on this CPU beside FunASR (half an hour; installs the extra 'funasr')
+	$(BIN)/python -m pip install --quiet -e '.[funasr]'
+	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+# What the machine brings itself is left out, or it would be the larger part; 64 MiB is what fits.
+gpu-wheels: .venv/.dev  ## Put into .whl/ what `make gpu` needs on a machine without network (Python 3.12, torch, numpy)
+	rm -rf .whl && mkdir .whl
+	$(BIN)/python -c "import tomllib; print(*(d for d in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'] if not d.startswith('torch')), sep='\n')" > .whl/requirements.txt
+	$(BIN)/python -m pip download --quiet --dest .whl --only-binary=:all: --python-version 3.12 --implementation cp \
+	  --abi cp312 --abi abi3 --abi none $(addprefix --platform=,manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 any) \
+	  -r .whl/requirements.txt
+	rm -f .whl/numpy-*.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .whl .
+	@du -sh .whl
+
+gpu:  ## On a machine with a GPU: its tests, then measures; results in $$OUT or build/gpu
+	@ls .whl/*.whl >/dev/null 2>&1 || { echo 'Run `make gpu-wheels` where there is a network, and bring .whl/ along.'; exit 1; }
+	benchmarks/gpu.sh $(ARGS)
+
 clean:  ## Remove what the commands above made
 	rm -rf .venv build dist third_party .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help run serve install check lint types layers protos stubs third_party test fix clean
+.PHONY: help run serve up down restart status logs api install check lint types layers protos stubs third_party test demo-model fix bench bench-engine gpu-wheels gpu clean

@@ -12,7 +12,7 @@ import uvloop
 from server.app import run
 from server.config import Settings, SettingsError, read_settings, unknown_variables
 from server.engine import CannotLoad
-from server.engine.loading import load
+from server.engine.loading import device_names, load
 from server.listening import PortTaken
 from server.telemetry.logs import configure
 from server.workers import supervise
@@ -48,15 +48,19 @@ async def _serve(settings: Settings) -> int:
     log = structlog.get_logger()
     for name in unknown_variables(os.environ):
         log.warning("no setting reads this variable", variable=name)
-    make_engine = partial(
-        load,
-        settings.model,
-        engine=settings.engine,
-        device=settings.device,
-        precision=settings.precision,
-        threads=settings.threads,
-    )
-    return await run(settings, make_engine, _stop_on_signals())
+    make_engines = [
+        partial(
+            load,
+            settings.model,
+            engine=settings.engine,
+            device=device,
+            precision=settings.precision,
+            threads=settings.threads,
+            memory_fraction=settings.memory_fraction,
+        )
+        for device in device_names(settings.devices, engine=settings.engine)
+    ]
+    return await run(settings, make_engines, _stop_on_signals())
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -1,7 +1,7 @@
 """Puts the server together, runs it, and takes it down in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from speechemotion.v1.emotion_service_pb2_grpc import add_EmotionServiceServicer
 from speechemotion.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 
 import batcher
-from batcher import Batcher, BatchPolicy
+from batcher import Batcher, BatchPolicy, CostModel, RunBatch
 from server import health
 from server.audio import AudioLimits
 from server.config import Settings
-from server.engine import DeviceLost, Engine
+from server.engine import Capacity, DeviceLost, Engine, least
 from server.health import Health
 from server.listening import PortTaken, credentials_of, listen, make_server
 from server.notify import READY, notify
@@ -47,7 +47,7 @@ class Serving:
     """A server that answers."""
 
     port: int
-    engine: Engine
+    engines: Sequence[Engine]  # one a device; the model is the same
     batcher: Batcher[Utterance, Prediction]
     metrics_port: int
     streams: Streams
@@ -56,25 +56,30 @@ class Serving:
 @asynccontextmanager
 async def serving(
     settings: Settings,
-    make_engine: Callable[[], Engine],
+    make_engine: Callable[[], Engine] | Sequence[Callable[[], Engine]],
     on_call: Callable[[CallReport], None] = log_call,
 ) -> AsyncIterator[Serving]:
-    """Load, warm up, listen, SERVING; on leaving NOT_SERVING, notice, drain. Raises PortTaken."""
-    engine_thread = ThreadPoolExecutor(1, "engine")
+    """Load, warm up, listen, SERVING; on leaving NOT_SERVING, notice, drain. Raises PortTaken.
+
+    `make_engine`: one, or one for each device.
+    """
+    makers = [make_engine] if callable(make_engine) else make_engine
     decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
     telemetry = Telemetry(on_call)
     async with AsyncExitStack() as stack:
         stack.callback(decoders.shutdown, wait=False)
-        stack.callback(engine_thread.shutdown, wait=False)
         metrics_port = await _listen_for_probes(settings, telemetry, stack)
-        callers = await _in(engine_thread, callers_of, settings)
-        credentials = await _in(engine_thread, credentials_of, settings)
-        engine = await _in(engine_thread, _load, make_engine)
+        callers = await _in(decoders, callers_of, settings)
+        credentials = await _in(decoders, credentials_of, settings)
+        engines = [await _start(make, stack) for make in makers]
+        engine = engines[0].engine
         limits = limits_of(settings)
-        devices = {engine.model.device: _run_batch(engine_thread, engine)}
+        devices = {one.engine.model.device: one.run_batch for one in engines}
+        capacity = least([one.engine.capacity for one in engines])
         async with Batcher(
             devices,
-            policy_of(settings),
+            policy_of(settings, capacity),
+            cost_model=CostModel(capacity.per_audio_second, capacity.per_batch),
             on_batch=telemetry.on_batch,
             on_departure=telemetry.on_departure,
         ) as batches:
@@ -94,10 +99,11 @@ async def serving(
                 on_step=telemetry.on_degraded,
             )
             analyzer = Analyzer(batches, engine.model, limits, decoders, door)
+            stream_limits = stream_limits_of(settings)
             streams = Streams(
                 batches,
                 engine.model,
-                stream_limits_of(settings),
+                stream_limits,
                 limits.audio,
                 decoders,
                 max_decoders=settings.max_stream_decoders,
@@ -105,7 +111,7 @@ async def serving(
             )
             emotions = emotion.EmotionService(analyzer, streams, calls)
             add_EmotionServiceServicer_to_server(emotions, server)
-            catalogue = models.ModelService(engine.model, limits, calls)
+            catalogue = models.ModelService(engine.model, limits, stream_limits, calls)
             add_ModelServiceServicer_to_server(catalogue, server)
             status = Health(server, SERVICES)
             _add_tools(settings, server)
@@ -114,7 +120,7 @@ async def serving(
             await status.announce(serving=True)
             telemetry.serving(True)
             try:
-                yield Serving(port, engine, batches, metrics_port, streams)
+                yield Serving(port, [one.engine for one in engines], batches, metrics_port, streams)
             finally:
                 telemetry.serving(False)
                 await status.withdraw()
@@ -124,7 +130,11 @@ async def serving(
                 streams.close()
 
 
-async def run(settings: Settings, make_engine: Callable[[], Engine], stop: asyncio.Event) -> int:
+async def run(
+    settings: Settings,
+    make_engine: Callable[[], Engine] | Sequence[Callable[[], Engine]],
+    stop: asyncio.Event,
+) -> int:
     """Serves until `stop` is set or the batcher breaks; returns the exit status."""
     log.info("loading", model=settings.model, engine=settings.engine)
     async with serving(settings, make_engine) as server:
@@ -143,15 +153,17 @@ async def run(settings: Settings, make_engine: Callable[[], Engine], stop: async
     return 1 if failed else 0
 
 
-def policy_of(settings: Settings) -> BatchPolicy:
-    """Lengths and costs are in seconds of audio."""
+def policy_of(settings: Settings, capacity: Capacity) -> BatchPolicy:
+    """Lengths and costs are in seconds of audio; the engine's choice, within the settings."""
+    size = min(settings.max_batch_size or capacity.batch_size, settings.max_queue_size)
     return BatchPolicy(
-        max_batch_size=settings.max_batch_size,
-        max_batch_cost=settings.max_batch_seconds,
+        max_batch_size=size,
+        max_batch_cost=min(settings.max_batch_seconds, capacity.batch_seconds),
+        preferred_sizes=tuple(one for one in capacity.preferred_sizes if one <= size),
         max_queue_delay=settings.queue_delay_ms / 1000,
         max_queue_size=settings.max_queue_size,
         max_drain_time=settings.max_queue_seconds,
-        slots_per_device=1,  # an engine does nothing for the next batch while one runs
+        slots_per_device=capacity.slots,
     )
 
 
@@ -197,15 +209,30 @@ def stream_limits_of(settings: Settings) -> StreamLimits:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Started:
+    engine: Engine
+    run_batch: RunBatch[Utterance, Prediction]
+
+
+async def _start(make_engine: Callable[[], Engine], stack: AsyncExitStack) -> _Started:
+    """Loads an engine in the thread that runs it, or with others if it takes several calls."""
+    threads = ThreadPoolExecutor(1, "engine")
+    stack.callback(threads.shutdown, wait=False)
+    engine = await _in(threads, _load, make_engine)
+    if engine.capacity.slots > 1:
+        threads = ThreadPoolExecutor(engine.capacity.slots, "engine")
+        stack.callback(threads.shutdown, wait=False)
+    return _Started(engine, _run_batch(threads, engine))
+
+
 def _load(make_engine: Callable[[], Engine]) -> Engine:
     engine = make_engine()
     engine.warm_up()
     return engine
 
 
-def _run_batch(
-    thread: ThreadPoolExecutor, engine: Engine
-) -> Callable[[Sequence[Utterance]], Awaitable[Sequence[Prediction]]]:
+def _run_batch(thread: ThreadPoolExecutor, engine: Engine) -> RunBatch[Utterance, Prediction]:
     """The engine as the batcher knows it; also translates what engines say of their device."""
 
     async def run_batch(batch: Sequence[Utterance]) -> Sequence[Prediction]:
@@ -250,7 +277,7 @@ async def _finish_calls(server: grpc.aio.Server, calls: Calls, grace: float) -> 
 
 
 def _announce(settings: Settings, server: Serving) -> None:
-    model = server.engine.model
+    model = server.engines[0].model
     log.info(
         "serving",
         address=f"{settings.host}:{server.port}",
@@ -258,7 +285,7 @@ def _announce(settings: Settings, server: Serving) -> None:
         model=model.name,
         version=model.version,
         precision=model.precision,
-        device=model.device,
+        device=", ".join(engine.model.device for engine in server.engines),
     )
     for notice in model.notices:
         log.warning(notice.text, code=notice.code)

@@ -101,9 +101,17 @@ class Settings(BaseSettings):
     engine: Literal["native", "funasr", "fake"] = Field(
         "native", description="'funasr' is the slow reference, 'fake' has no model (load tests)."
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="auto takes float16 on a GPU and float32 on a CPU."
+    devices: str = Field(
+        "auto",
+        description="auto (every GPU, or else the CPU), cpu, or GPUs such as cuda:0,cuda:1.",
+    )
+    precision: Literal["auto", "float32", "float16", "bfloat16", "int8"] = Field(
+        "auto",
+        description="auto takes float16 on a GPU and float32 on a CPU; int8 (CPU) and bfloat16 "
+        "are faster and less exact.",
+    )
+    memory_fraction: float = Field(
+        0.9, gt=0, le=1, description="Share of a GPU's memory that a server process may take."
     )
     threads: int = Field(
         0,
@@ -125,7 +133,9 @@ class Settings(BaseSettings):
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode audio.")
 
     # How it batches
-    max_batch_size: int = Field(32, ge=1, description="Most utterances in one forward pass.")
+    max_batch_size: int = Field(
+        0, ge=0, description="Most utterances in one forward pass; 0: what the device runs best."
+    )
     max_batch_seconds: float = Field(
         240.0, gt=0, description="Most padded audio in one forward pass, in seconds."
     )

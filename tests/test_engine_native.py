@@ -5,10 +5,12 @@ from checkpoints import FIVE, config, speech_like, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine import CannotLoad, DeviceLost, checkpoint, weights
+from server.engine import CannotLoad, Capacity, checkpoint, cores, devices, weights
 from server.engine.attention import alibi_slopes
+from server.engine.linear import prepare
 from server.engine.model import Emotion2vec
-from server.engine.native import NativeEngine, device_errors, network, pack
+from server.engine.native import NativeEngine, network, pack
+from server.engine.position import Grouped, Unfolded
 from server.engine.precision import choose, cpu_features
 from server.speech import Utterance, frame_count, softmax
 
@@ -34,7 +36,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def native(tiny):
-    return NativeEngine(tiny, device="cpu", threads=1)
+    return NativeEngine(tiny, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +205,7 @@ def test_a_clip_without_a_frame_is_refused_and_the_next_one_is_served(native):
 
 def test_leaving_out_masked_labels_renormalises_the_others(tmp_path, native):
     found = checkpoint.find(str(write(tmp_path / "five", labels=FIVE)))
-    five = NativeEngine(found, device="cpu", threads=1)
+    five = NativeEngine(found, threads=1)
     batch = [Utterance(speech_like(8_000))]
 
     scores = softmax(five.infer(batch)[0].logits)
@@ -229,7 +231,7 @@ def test_a_single_alibi_scale_serves_all_heads(tmp_path):
     settings["model_conf"]["modalities"]["audio"]["learned_alibi_scale_per_head"] = False
     found = checkpoint.find(str(write(tmp_path / "one_scale", settings=settings)))
 
-    engine = NativeEngine(found, device="cpu", threads=1)
+    engine = NativeEngine(found, threads=1)
 
     assert np.isfinite(engine.infer([Utterance(speech_like(4_000))])[0].logits).all()
 
@@ -243,24 +245,21 @@ def test_half_precision_stays_near_float32(tiny, padded):
     np.testing.assert_allclose(softmax(reduced[2]), softmax(exact[2]), rtol=0, atol=0.1)
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda", "cuda:1"])
-def test_a_device_that_is_not_here_is_refused(tiny, device, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-    with pytest.raises(CannotLoad, match=device):
-        NativeEngine(tiny, device=device)
-
-
 def test_precisions_that_the_cpu_emulates_are_refused():
     avx2 = frozenset({"avx2", "fma"})
 
-    with pytest.raises(CannotLoad, match="many times slower"):
+    with pytest.raises(CannotLoad, match="slower than float32"):
         choose("bfloat16", "cpu", avx2)
     with pytest.raises(CannotLoad, match="unknown"):
+        choose("int4", "cpu", avx2)
+    with pytest.raises(CannotLoad, match="slower than float32"):
         choose("int8", "cpu", avx2)
+    with pytest.raises(CannotLoad, match="for CPUs"):
+        choose("int8", "cuda")
 
     assert choose("bfloat16", "cpu", avx2 | {"amx_bf16"}) == "bfloat16"
     assert choose("float32", "cpu", avx2) == "float32"
+    assert choose("int8", "cpu", avx2 | {"avx512_vnni"}) == "int8"
     assert choose("auto", "cpu") == "float32"
     assert choose("auto", "cuda") == "float16"
     assert choose("bfloat16", "cuda") == "bfloat16"
@@ -274,8 +273,88 @@ def test_the_cpus_features_are_read_from_linux(tmp_path):
     assert cpu_features(tmp_path / "elsewhere") == frozenset()
 
 
-def test_a_sticky_error_of_the_device_is_told_apart_from_full_memory():
-    with pytest.raises(DeviceLost), device_errors():
-        raise torch.AcceleratorError("an illegal memory access was encountered")
-    with pytest.raises(MemoryError), device_errors():
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.fixture(scope="module")
+def int8(tiny):
+    return network(tiny, CPU, int8=True)
+
+
+def test_int8_stays_near_float32(int8, padded):
+    clips = [speech_like(n, n) for n in (4_000, 12_000, 20_000)]
+
+    found = forward(int8, clips)
+
+    exact = forward(padded, clips)
+    np.testing.assert_allclose(softmax(found[2]), softmax(exact[2]), rtol=0, atol=0.02)
+    assert np.abs(found[1] - exact[1]).max() > 1e-5
+
+
+def test_int8_gives_a_row_the_same_answer_in_every_company():
+    generator = torch.Generator().manual_seed(0)
+    layer = prepare(
+        torch.randn(24, 32, generator=generator), torch.randn(24, generator=generator), int8=True
+    )
+    rows = torch.randn(5, 32, generator=generator) * torch.tensor([[1e-3], [1], [1e3], [0], [7]])
+
+    together = layer(rows)
+
+    for row, found in zip(rows, together, strict=True):
+        torch.testing.assert_close(layer(row[None])[0], found, rtol=0, atol=0)
+
+
+def test_the_ways_to_compute_positions_agree():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 29, 64, generator=generator)
+    weight = torch.randn(64, 4, 19, generator=generator) / 8
+    bias = torch.randn(64, generator=generator)
+
+    unfolded = Unfolded(weight, bias, 16)(x)
+
+    torch.testing.assert_close(unfolded, Grouped(weight, bias, 16)(x), rtol=0, atol=1e-5)
+
+
+def test_the_capacity_is_that_of_a_list(native):
+    native.warm_up()
+
+    capacity = native.capacity
+
+    assert (capacity.batch_size, capacity.slots, capacity.preferred_sizes) == (1, 1, ())
+
+
+def test_a_container_gets_a_thread_for_each_core_that_it_may_use():
+    assert cores.quota("150000 100000\n") == 2
+    assert cores.quota("max 100000\n") == 0
+    assert cores.quota("-1\n 100000\n") == 0
+    assert cores.available() >= 1
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    assert devices.choose("auto") == devices.choose("cpu") == ["cpu"]
+    for wanted, text in (("tpu", "unknown"), ("cuda", "finds 0 GPUs"), ("cpu,cpu", "twice")):
+        with pytest.raises(CannotLoad, match=text):
+            devices.choose(wanted)
+
+
+def test_auto_takes_every_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    assert devices.choose("auto") == ["cuda:0", "cuda:1"]
+    assert devices.choose("cuda") == ["cuda:0"]
+    assert devices.choose("cuda:1, cuda:0") == ["cuda:1", "cuda:0"]
+    with pytest.raises(CannotLoad, match="finds 2 GPUs"):
+        devices.choose("cuda:2")
+
+
+def test_the_cost_model_says_nothing_of_a_measurement_that_was_disturbed(native, monkeypatch):
+    times = iter([2.0, 1.0, 1.0, 3.0])
+    monkeypatch.setattr(native, "_time", lambda _: next(times))
+    monkeypatch.setattr(native, "_capacity", Capacity())
+
+    native.warm_up()
+    disturbed = native.capacity
+    native.warm_up()
+
+    assert disturbed == Capacity()
+    assert native.capacity == Capacity(per_batch=0.5, per_audio_second=0.5)

@@ -45,9 +45,7 @@ def tiny(folder):
 def ours(request, tiny):
     """Embeddings, logits and frames of all clips, by the engine and by one padded batch."""
     if request.param == "alone":
-        found = NativeEngine(tiny, device="cpu", threads=1).infer(
-            [Utterance(c, True) for c in clips()]
-        )
+        found = NativeEngine(tiny, threads=1).infer([Utterance(c, True) for c in clips()])
         pairs = [(p.embedding, p.logits) for p in found]
         embeddings, logits = map(np.stack, zip(*pairs, strict=True))
         return embeddings, logits, [p.frame_embeddings for p in found]
@@ -103,7 +101,7 @@ def test_the_reference_engine_gives_funasrs_scores_and_frames(reference, stored)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
 def test_both_engines_describe_the_same_model(reference, tiny):
-    ours = NativeEngine(tiny, device="cpu", threads=1).model
+    ours = NativeEngine(tiny, threads=1).model
 
     assert reference.model.runtime == "funasr"
     for name in ("name", "version", "labels", "dimension", "parameters", "device"):

@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NUMBERS = 2**24
-"""In the largest temporary tensor; 64 MiB of float32, 10 s of the large model's front end."""
+NUMBERS = 2**22
+"""In a temporary tensor of the front end; 16 MiB of float32, 2.5 s of the large model."""
+
+BIASES = 4
+"""Times as many in one of attention: what is not kept whole is made again in every block."""
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -32,7 +35,7 @@ class AttentionBias:
     """
 
     def __init__(
-        self, slopes: Tensor, extra: int, like: Tensor, frames: Tensor | None, limit: int
+        self, slopes: Tensor, extra: int, like: Tensor, frames: Tensor | None, numbers: int
     ) -> None:
         """`like` (B, N, D) gives shape, type and device; `frames` (B,) or None without padding."""
         batch, self._tokens, _ = like.shape
@@ -42,7 +45,7 @@ class AttentionBias:
         self._columns = torch.arange(self._tokens, device=like.device)
         self._keys = None if frames is None else self._mask(frames)
         copies = 1 if frames is None else batch
-        self._step = max(1, limit // (copies * len(slopes) * self._tokens))
+        self._step = max(1, BIASES * numbers // (copies * len(slopes) * self._tokens))
         self._whole = self._rows(0, self._tokens) if self._step >= self._tokens else None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -62,11 +65,11 @@ class AttentionBias:
         rows = self._columns[start : start + count, None]
         between_frames = (rows >= self._extra) & (self._columns >= self._extra)
         distance = (rows - self._columns).abs() * between_frames
-        bias = (distance * -self._slopes)[None]
-        return (bias if self._keys is None else bias + self._keys).to(self._dtype)
+        bias = (distance * -self._slopes)[None].to(self._dtype)
+        return bias if self._keys is None else bias + self._keys
 
     def _mask(self, frames: Tensor) -> Tensor:
         """(B, 1, 1, N): 0 for a clip's own keys, -inf for its padding."""
-        own = self._columns < (frames + self._extra)[:, None]
-        zero = torch.zeros((), device=frames.device)
-        return torch.where(own, zero, -torch.inf)[:, None, None]
+        padding = self._columns >= (frames + self._extra)[:, None]
+        zeros = torch.zeros(padding.shape, dtype=self._dtype, device=frames.device)
+        return zeros.masked_fill(padding, -torch.inf)[:, None, None]

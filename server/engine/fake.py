@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from server.engine import Capacity
 from server.speech import HOP, SAMPLE_RATE, WINDOW, Matrix, Model, Prediction, Utterance, Waveform
 
 LABELS = (
@@ -29,10 +30,14 @@ class FakeEngine:
         delay_s_per_batch: float = 0,
         delay_s_per_second: float = 0,
         fail_when: Callable[[Sequence[Utterance]], Exception | None] | None = None,
+        device: str = "cpu",
+        batch_size: int = 32,
     ) -> None:
         self._delay_s_per_batch = delay_s_per_batch
         self._delay_s_per_second = delay_s_per_second
         self._fail_when = fail_when
+        self._device = device
+        self._batch_size = batch_size
         self.batches: list[int] = []  # sizes, oldest first, failed ones included
         self.warmed_up = False
 
@@ -48,8 +53,17 @@ class FakeEngine:
             parameters=_HEAD.size,
             precision="fp32",
             runtime="fake",
-            device="cpu",
+            device=self._device,
             license="Apache-2.0",
+        )
+
+    @property
+    def capacity(self) -> Capacity:
+        """Large batches, at the costs it was made with."""
+        return Capacity(
+            batch_size=self._batch_size,
+            per_batch=self._delay_s_per_batch,
+            per_audio_second=self._delay_s_per_second,
         )
 
     def warm_up(self) -> None:

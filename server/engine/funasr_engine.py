@@ -1,13 +1,12 @@
 """FunASR itself behind the engine's interface: the reference, slow and without batches."""
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from server.engine import CannotLoad
+from server.engine import CannotLoad, Capacity, cores
 from server.engine.checkpoint import Checkpoint
 from server.speech import SAMPLE_RATE, Matrix, Model, Prediction, Utterance
 
@@ -19,7 +18,7 @@ class FunasrEngine:
         self,
         checkpoint: Checkpoint,
         *,
-        device: str = "auto",
+        device: str = "cpu",
         threads: int = 0,
     ) -> None:
         """Loads the folder; takes about 15 s and 2.5 times the file's size in memory.
@@ -33,8 +32,8 @@ class FunasrEngine:
                 # FunASR sets torch's threads to 4, here and at every call, unless told a number.
                 self._funasr = AutoModel(
                     model=str(checkpoint.folder),
-                    device="cuda" if device == "auto" else device,  # falls back to the CPU itself
-                    ncpu=threads or len(os.sched_getaffinity(0)),
+                    device=device,
+                    ncpu=threads or cores.available(),
                     disable_update=True,
                     disable_pbar=True,
                 )
@@ -54,6 +53,11 @@ class FunasrEngine:
     def model(self) -> Model:
         """What was loaded, and where it runs."""
         return self._model
+
+    @property
+    def capacity(self) -> Capacity:
+        """A batch of one: FunASR has no larger."""
+        return Capacity()
 
     def warm_up(self) -> None:
         """Runs one second of silence."""

@@ -8,7 +8,7 @@ clip's own frames). No step waits for the device or depends on a value in a tens
 Ma et al. 2023, "emotion2vec"; the numbers are those of FunASR `models/emotion2vec`.
 """
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from server.engine.architecture import AUDIO, KERNELS, STRIDES, Architecture
 from server.engine.attention import NUMBERS, AttentionBias, alibi_slopes
-from server.engine.linear import linear
+from server.engine.linear import Linear, prepare
+from server.engine.position import Grouped, Unfolded
 from server.speech import HOP, WINDOW, frame_count
 
 
@@ -38,11 +39,11 @@ class Convolution(NamedTuple):
 class Block(NamedTuple):
     """A post-norm transformer block."""
 
-    qkv: Affine
-    proj: Affine
+    qkv: Linear
+    proj: Linear
     norm1: Affine
-    fc1: Affine
-    fc2: Affine
+    fc1: Linear
+    fc2: Linear
     norm2: Affine
 
 
@@ -54,49 +55,58 @@ class Output(NamedTuple):
     logits: Tensor  # (B, labels) float32
 
 
-def normalise(waveform: Tensor) -> Tensor:
-    """(samples,) float32 -> with mean 0 and variance 1; silence stays finite (eps 1e-5)."""
-    return F.layer_norm(waveform, waveform.shape)
-
-
 class Emotion2vec:
     """The weights, and the way from waveforms to logits."""
 
     def __init__(
         self,
-        weights: Mapping[str, Tensor],
+        weights: MutableMapping[str, Tensor],
         architecture: Architecture,
         columns: tuple[int, ...],
         *,
         dtype: torch.dtype = torch.float32,
+        int8: bool = False,
         numbers: int = NUMBERS,
     ) -> None:
         """`weights` has FunASR's names, `columns` are the rows of the head that are labels.
 
-        The weights are used where they are; only the head and the ALiBi slopes stay float32
-        when `dtype` is another. No temporary tensor of the front end or of the attention holds
-        more than `numbers`, however long a clip is.
+        Empties `weights`, so that none is in memory twice. The head and the ALiBi slopes stay
+        float32 when `dtype` is another; `int8` is for the linear layers of the blocks. No
+        temporary tensor of the front end holds more than `numbers`, and none of the attention
+        more than `BIASES` times as many, however long a clip is.
         """
-        self._dtype = dtype
+        self.dtype = dtype
         self._numbers = numbers
         self._heads = architecture.heads
-        cast = {name: weight.to(dtype) for name, weight in weights.items()}
-        self._extra = cast[AUDIO + "extra_tokens"]  # (1, E, D)
-        self._convolutions = [_convolution(cast, i) for i in range(len(KERNELS))]
-        self._project_norm = _affine(cast, AUDIO + "project_features.1.")
-        self._project = _affine(cast, AUDIO + "project_features.2.")
+        rows = list(columns)
+        head = _affine(weights, "proj.")
+        self.head = Affine(head.weight[rows], head.bias[rows])  # (labels, D) and (labels,) float32
+        # One learned scale a head for all blocks, which FunASR clamps at run time (`base.py`).
+        scale = weights.pop(AUDIO + "alibi_scale").flatten().clamp_min(0)
+        self._slopes = scale.new_tensor(alibi_slopes(self._heads)) * scale
+        for name in list(weights):
+            weights[name] = weights[name].to(dtype)
+        self._extra = weights.pop(AUDIO + "extra_tokens")  # (1, E, D)
+        self._convolutions = [_convolution(weights, i) for i in range(len(KERNELS))]
+        self._project_norm = _affine(weights, AUDIO + "project_features.1.")
+        self._project = prepare(*_affine(weights, AUDIO + "project_features.2."))
         self._groups = architecture.position_groups
-        self._positions = [
-            _affine(cast, f"{AUDIO}relative_positional_encoder.{i}.0.")
+        self._position_weights = [
+            _affine(weights, f"{AUDIO}relative_positional_encoder.{i}.0.")
             for i in range(1, architecture.position_layers + 1)
         ]
-        self._norm = _affine(cast, AUDIO + "context_encoder.norm.")
-        self._blocks = [_block(cast, name) for name in architecture.block_names()]
-        rows = list(columns)
-        self._head = Affine(weights["proj.weight"][rows], weights["proj.bias"][rows])
-        # One learned scale a head for all blocks, which FunASR clamps at run time (`base.py`).
-        scale = weights[AUDIO + "alibi_scale"].flatten().clamp_min(0)
-        self._slopes = scale.new_tensor(alibi_slopes(self._heads)) * scale
+        self.compute_positions_by(Grouped)
+        self._norm = _affine(weights, AUDIO + "context_encoder.norm.")
+        self._blocks = [_block(weights, name, int8) for name in architecture.block_names()]
+
+    @property
+    def extra(self) -> int:
+        """Tokens beside the frames."""
+        return self._extra.shape[1]
+
+    def compute_positions_by(self, kind: type[Grouped | Unfolded]) -> None:
+        """Chooses the way to compute the positional convolution; the answers are the same."""
+        self._positions = [kind(*weight, self._groups) for weight in self._position_weights]
 
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor, frames: Tensor | None = None) -> Output:
@@ -107,15 +117,14 @@ class Emotion2vec:
         are each clip's own, at least 1; None says that all are.
         """
         own = None if frames is None else self._own(frames, frame_count(waveforms.shape[1]))
-        x = self._front_end(waveforms.to(self._dtype))
+        x = self._front_end(waveforms.to(self.dtype))
         x = x + self._position(x, own)
         x = torch.cat([self._extra.expand(len(x), -1, -1), x], 1)
-        extra = self._extra.shape[1]
-        bias = AttentionBias(self._slopes, extra, x, frames, self._numbers)
+        bias = AttentionBias(self._slopes, self.extra, x, frames, self._numbers)
         x = _layer_norm(x, self._norm)
         for block in self._blocks:
             x = self._transform(x, block, bias)
-        x = x[:, extra:]
+        x = x[:, self.extra :]
         embeddings = _pool(x, own, frames)
         return Output(x, embeddings, self.classify(embeddings))
 
@@ -125,12 +134,12 @@ class Emotion2vec:
 
         The head is linear, so the mean of the frames' logits is the logits of the frames' mean.
         """
-        return F.linear(embeddings.float(), *self._head)
+        return F.linear(embeddings.float(), *self.head)
 
     def _own(self, frames: Tensor, count: int) -> Tensor:
         """(B, T, 1): 1 for a clip's own frames, 0 for padding."""
         own = torch.arange(count, device=frames.device) < frames[:, None]
-        return own[..., None].to(self._dtype)
+        return own[..., None].to(self.dtype)
 
     def _front_end(self, waveforms: Tensor) -> Tensor:
         """(B, N) -> (B, T, D); long clips in pieces, which is exact: no frame sees beyond 25 ms."""
@@ -144,7 +153,7 @@ class Emotion2vec:
             )
             for start in range(0, count, step)
         ]
-        return torch.cat(parts, 1)
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
     def _convolve(self, waveforms: Tensor) -> Tensor:
         """(B, N) -> (B, T, D): seven strided convolutions, then a projection.
@@ -159,46 +168,52 @@ class Emotion2vec:
             image = x.transpose(1, 2)[:, :, None]  # (B, C, 1, rows)
             x = F.conv2d(image, layer.weight, stride=(1, stride))[:, :, 0].transpose(1, 2)
             x = F.gelu(_layer_norm(x, layer.norm))
-        return linear(_layer_norm(x, self._project_norm), *self._project)
+        return self._project(_layer_norm(x, self._project_norm))
 
     def _position(self, x: Tensor, own: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D): grouped convolutions, each followed by LN and GELU.
 
         LN and GELU make padding non-zero again after each layer, so it is zeroed before each.
         """
-        for weight, bias in self._positions:
-            x = x if own is None else x * own
-            x = F.conv1d(
-                x.transpose(1, 2), weight, bias, padding=weight.shape[2] // 2, groups=self._groups
-            ).transpose(1, 2)
+        for convolve in self._positions:
+            x = convolve(x if own is None else x * own)
             x = F.gelu(F.layer_norm(x, x.shape[-1:]))
         return x
 
     def _transform(self, x: Tensor, block: Block, bias: AttentionBias) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         batch, tokens, dimension = x.shape
-        qkv = linear(x, *block.qkv).view(batch, tokens, 3, self._heads, -1)
+        qkv = block.qkv(x).view(batch, tokens, 3, self._heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         y = bias.attend(q, k, v).transpose(1, 2).reshape(batch, tokens, dimension)
-        x = _layer_norm(x + linear(y, *block.proj), block.norm1)
-        y = linear(F.gelu(linear(x, *block.fc1)), *block.fc2)
+        x = _layer_norm(x + block.proj(y), block.norm1)
+        y = block.fc2(F.gelu(block.fc1(x)))
         return _layer_norm(x + y, block.norm2)
 
 
-def _affine(weights: Mapping[str, Tensor], name: str) -> Affine:
-    return Affine(weights[name + "weight"], weights[name + "bias"])
+def _affine(weights: MutableMapping[str, Tensor], name: str) -> Affine:
+    return Affine(weights.pop(name + "weight"), weights.pop(name + "bias"))
 
 
-def _convolution(weights: Mapping[str, Tensor], index: int) -> Convolution:
+def _convolution(weights: MutableMapping[str, Tensor], index: int) -> Convolution:
     layer = f"{AUDIO}local_encoder.conv_layers.{index}."
-    weight = weights[layer + "0.weight"][:, :, None]
+    weight = weights.pop(layer + "0.weight")[:, :, None]
     rows = weight.contiguous(memory_format=torch.channels_last)
     return Convolution(rows, _affine(weights, layer + "2.1."))
 
 
-def _block(weights: Mapping[str, Tensor], name: str) -> Block:
-    parts = "attn.qkv.", "attn.proj.", "norm1.", "mlp.fc1.", "mlp.fc2.", "norm2."
-    return Block(*(_affine(weights, name + part) for part in parts))
+def _block(weights: MutableMapping[str, Tensor], name: str, int8: bool) -> Block:
+    def linear(part: str) -> Linear:
+        return prepare(*_affine(weights, f"{name}{part}."), int8=int8)
+
+    return Block(
+        qkv=linear("attn.qkv"),
+        proj=linear("attn.proj"),
+        norm1=_affine(weights, name + "norm1."),
+        fc1=linear("mlp.fc1"),
+        fc2=linear("mlp.fc2"),
+        norm2=_affine(weights, name + "norm2."),
+    )
 
 
 def _layer_norm(x: Tensor, norm: Affine) -> Tensor:

@@ -1,105 +1,104 @@
-"""The engine of choice: our own emotion2vec on one device; knows no FunASR."""
+"""Our own emotion2vec on a CPU, and how its weights get to any device; knows no FunASR."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from server.engine import CannotLoad, DeviceLost, weights
+from server.engine import Capacity, cores, weights
 from server.engine.attention import NUMBERS
 from server.engine.checkpoint import Checkpoint
-from server.engine.model import Emotion2vec, Output, normalise
+from server.engine.model import Emotion2vec, Output
+from server.engine.normal import normalise
 from server.engine.precision import choose
-from server.speech import HOP, SAMPLE_RATE, WINDOW, Model, Prediction, Utterance, frame_count
+from server.speech import HOP, SAMPLE_RATE, WINDOW, Prediction, Utterance, frame_count
+from server.speech import Model as Facts
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-_WARM_UP_S = (1, 5)
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.float32,  # only the products of the blocks' linear layers are integers
+}
+SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
+
+_REPEATS, _PATIENCE_S = 5, 0.25
+
+GPU_NUMBERS = 16 * NUMBERS
+"""40 s of the large model at a time fill a GPU's front end, and attention keeps the whole bias of
+every shape that is captured."""
 
 
 class NativeEngine:
-    """emotion2vec in plain torch.
+    """emotion2vec on the CPU, where a batch is a list.
 
-    On a CPU a batch is a list: clips run one after the other, because padding costs more than
-    company saves. On a GPU they run as one padded batch. The answers are the same.
+    Clips run one after the other, because padding costs more than company saves.
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        threads: int = 0,
+        self, checkpoint: Checkpoint, *, precision: str = "auto", threads: int = 0
     ) -> None:
         """Reads the weights. `threads` is the size of torch's one thread pool, 0 a thread a core.
 
-        Raises `CheckpointError`, or `CannotLoad` for a device or precision that is not here.
+        Raises `CheckpointError`, or `CannotLoad` for a precision that this CPU would crawl in.
         """
-        self._device = _device(device)
-        chosen = choose(precision, self._device.type)
-        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-        with ThreadPoolExecutor(1) as pool:  # hashing takes as long as reading, on another core
-            digest = pool.submit(checkpoint.digest)
-            self._network = network(checkpoint, self._device, _DTYPES[chosen])
-            self._model = checkpoint.describe(
-                digest.result(),
-                precision=_SHORT[chosen],
-                runtime=f"torch-{self._device.type}",
-                device=str(self._device),
-            )
+        chosen = choose(precision, "cpu")
+        torch.set_num_threads(threads or cores.available())
+        self._network, self._model = load(checkpoint, torch.device("cpu"), chosen)
         self._normalise = checkpoint.architecture.normalise
+        self._capacity = Capacity()
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Facts:
         """What was loaded, and where it runs."""
         return self._model
 
+    @property
+    def capacity(self) -> Capacity:
+        """A batch of one; a second clip would only make the first wait for its answer."""
+        return self._capacity
+
     def warm_up(self) -> None:
-        """Runs silence of two lengths, so that the pool exists and the weights are in memory."""
-        for seconds in _WARM_UP_S:
-            self.infer([Utterance(np.zeros(seconds * SAMPLE_RATE, np.float32), frames=True)])
+        """Makes the thread pool, gets the weights into memory, and times two lengths."""
+        self.infer([Utterance(np.zeros(SAMPLE_RATE, np.float32), frames=True)])
+        short, long = self._time(1), self._time(5)
+        per_second = (long - short) / 4
+        if per_second > 0:  # else something disturbed the measurement: say nothing
+            per_batch = max(0.0, short - per_second)
+            self._capacity = Capacity(per_batch=per_batch, per_audio_second=per_second)
 
     def infer(self, batch: Sequence[Utterance]) -> list[Prediction]:
         """Answers in the order of the batch; every waveform needs at least 400 samples.
 
-        Raises `MemoryError` if the batch is too large for the GPU, `DeviceLost` if it answers no
-        more, and whatever torch raises.
+        Raises whatever torch raises.
         """
-        if self._device.type == "cpu":
-            return [prediction for one in batch for prediction in self._run([one])]
-        with device_errors():
-            return self._run(batch)
+        return [self._predict(one) for one in batch]
 
-    def _run(self, batch: Sequence[Utterance]) -> list[Prediction]:
-        """One forward pass over a batch of any lengths."""
-        clips = [torch.tensor(one.waveform) for one in batch]
-        waveforms, frames = pack(clips, normalised=self._normalise)
-        counts = frames.tolist()
-        padded = frames.to(self._device) if len(set(counts)) > 1 else None
-        output = self._network(waveforms.to(self._device), padded)
-        return self._predictions(batch, counts, output)
+    def _predict(self, one: Utterance) -> Prediction:
+        waveforms, _ = pack([torch.tensor(one.waveform)], normalised=self._normalise)
+        return self._answer(self._network(waveforms), frames=one.frames)
 
-    def _predictions(
-        self, batch: Sequence[Utterance], frames: Sequence[int], output: Output
-    ) -> list[Prediction]:
-        logits, embeddings = output.logits.cpu().numpy(), output.embeddings.cpu().numpy()
-        predictions = []
-        for i, one in enumerate(batch):
-            own = output.frames[i, : frames[i]].float() if one.frames else None
-            predictions.append(
-                Prediction(
-                    logits=logits[i].copy(),
-                    embedding=embeddings[i].copy(),
-                    frame_logits=None if own is None else self._network.classify(own).cpu().numpy(),
-                    frame_embeddings=None if own is None else own.cpu().numpy().copy(),
-                )
-            )
-        return predictions
+    def _answer(self, output: Output, *, frames: bool) -> Prediction:
+        own = output.frames[0].float() if frames else None
+        return Prediction(
+            logits=output.logits[0].numpy(),
+            embedding=output.embeddings[0].numpy(),
+            frame_logits=None if own is None else self._network.classify(own).numpy(),
+            frame_embeddings=None if own is None else own.contiguous().numpy(),
+        )
+
+    def _time(self, seconds: int) -> float:
+        """Of one clip; the least of a few where that is quick, since neighbours disturb."""
+        noise = np.random.default_rng(0).random(seconds * SAMPLE_RATE, np.float32)
+        times: list[float] = []
+        while len(times) < _REPEATS and sum(times) < _PATIENCE_S:
+            started_at = perf_counter()
+            self.infer([Utterance(noise, frames=True)])
+            times.append(perf_counter() - started_at)
+        return min(times)
 
 
 def pack(clips: Sequence[Tensor], *, normalised: bool = True) -> tuple[Tensor, Tensor]:
@@ -117,39 +116,35 @@ def pack(clips: Sequence[Tensor], *, normalised: bool = True) -> tuple[Tensor, T
     return rows, torch.tensor(frames)
 
 
-def _device(name: str) -> torch.device:
-    wanted = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.partition(":")[0] not in ("cpu", "cuda"):
-        raise CannotLoad(f"device {name!r} is unknown; it is auto, cpu, cuda or cuda:N")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise CannotLoad(
-            f"device {name!r}: torch {torch.__version__} finds no GPU; use cpu or auto"
+def load(checkpoint: Checkpoint, device: torch.device, precision: str) -> tuple[Emotion2vec, Facts]:
+    """The weights of a checkpoint on a device, and what they are. Raises `CheckpointError`."""
+    with ThreadPoolExecutor(1) as pool:  # hashing takes as long as reading, on another core
+        digest = pool.submit(checkpoint.digest)
+        made = network(checkpoint, device, DTYPES[precision], int8=precision == "int8")
+        runtime = "torch-cpu" if device.type == "cpu" else f"torch-{device.type}-graph"
+        facts = checkpoint.describe(
+            digest.result(), precision=SHORT[precision], runtime=runtime, device=str(device)
         )
-    return torch.device(wanted if wanted != "cuda" else "cuda:0")
+    return made, facts
 
 
 def network(
-    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype = torch.float32
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    int8: bool = False,
 ) -> Emotion2vec:
     """The weights of a checkpoint on a device. Raises `CheckpointError`."""
     shapes = checkpoint.architecture.shapes(checkpoint.labels.classes)
     tensors = weights.read(checkpoint.weights, shapes, checkpoint.scope_map)
-    on_device = {name: tensors.pop(name).to(device) for name in shapes}
+    for name in shapes:
+        tensors[name] = tensors[name].to(device)
     return Emotion2vec(
-        on_device,
+        tensors,
         checkpoint.architecture,
         checkpoint.labels.columns,
         dtype=dtype,
-        numbers=NUMBERS if device.type == "cpu" else 16 * NUMBERS,
+        int8=int8,
+        numbers=NUMBERS if device.type == "cpu" else GPU_NUMBERS,
     )
-
-
-@contextmanager
-def device_errors() -> Iterator[None]:
-    """Translates a full device to `MemoryError`, which passes, and its other errors to lost."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from error
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error)) from error

@@ -1,0 +1,26 @@
+"""How many CPU cores this process may use: those it may run on, within its cgroup's limit."""
+
+import math
+import os
+from pathlib import Path
+
+# Of cgroup v2, and of v1.
+_QUOTAS = (
+    (Path("/sys/fs/cgroup/cpu.max"),),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
+
+
+def available() -> int:
+    """Cores; a container's limit rounded up. With more threads than this they wait in turn."""
+    allowed = len(os.sched_getaffinity(0))
+    for files in _QUOTAS:
+        if all(file.exists() for file in files):
+            return min(allowed, quota(" ".join(file.read_text() for file in files)) or allowed)
+    return allowed
+
+
+def quota(text: str) -> int:
+    """Cores from "QUOTA PERIOD" in microseconds; 0 if there is no limit ("max" or -1)."""
+    limit, period = text.split()
+    return 0 if limit in ("max", "-1") else math.ceil(int(limit) / int(period))
