@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from math import inf
-from typing import TypeVar
 
 import grpc
 import structlog
@@ -14,30 +12,27 @@ from grpc_channelz.v1 import channelz
 from speechemotion.v1.emotion_service_pb2_grpc import add_EmotionServiceServicer_to_server
 from speechemotion.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 
-import batcher
-from batcher import Batcher, BatchPolicy, CostModel, RunBatch
+from batcher import Batcher, CostModel
 from server import health
-from server.audio import AudioLimits
+from server.choices import limits_of, policy_of, relief_of, stream_limits_of
 from server.config import Settings
-from server.engine import Capacity, DeviceLost, Engine, least
+from server.engine import Engine, least
+from server.engine_threads import in_thread, start
 from server.health import Health
 from server.listening import PortTaken, credentials_of, listen, make_server
 from server.notify import READY, notify
 from server.reflection import add_reflection
 from server.service import emotion, models
-from server.service.analysis import Analyzer, Limits
+from server.service.analysis import Analyzer
 from server.service.callers import Callers, read_keys
 from server.service.calls import Calls
-from server.service.degradation import Relief
 from server.service.door import Door
 from server.service.stream import Streams
 from server.speech import Prediction, Utterance
-from server.streaming.plan import StreamLimits
 from server.telemetry import CallReport
 from server.telemetry.logs import log_call
 from server.telemetry.watching import Telemetry
 
-Result = TypeVar("Result")
 log = structlog.get_logger()
 SERVICES = (emotion.NAME, models.NAME)
 
@@ -69,9 +64,9 @@ async def serving(
     async with AsyncExitStack() as stack:
         stack.callback(decoders.shutdown, wait=False)
         metrics_port = await _listen_for_probes(settings, telemetry, stack)
-        callers = await _in(decoders, callers_of, settings)
-        credentials = await _in(decoders, credentials_of, settings)
-        engines = [await _start(make, stack) for make in makers]
+        callers = await in_thread(decoders, callers_of, settings)
+        credentials = await in_thread(decoders, credentials_of, settings)
+        engines = [await start(make, stack) for make in makers]
         engine = engines[0].engine
         limits = limits_of(settings)
         devices = {one.engine.model.device: one.run_batch for one in engines}
@@ -153,99 +148,10 @@ async def run(
     return 1 if failed else 0
 
 
-def policy_of(settings: Settings, capacity: Capacity) -> BatchPolicy:
-    """Lengths and costs are in seconds of audio; the engine's choice, within the settings."""
-    size = min(settings.max_batch_size or capacity.batch_size, settings.max_queue_size)
-    return BatchPolicy(
-        max_batch_size=size,
-        max_batch_cost=min(settings.max_batch_seconds, capacity.batch_seconds),
-        preferred_sizes=tuple(one for one in capacity.preferred_sizes if one <= size),
-        max_queue_delay=settings.queue_delay_ms / 1000,
-        max_queue_size=settings.max_queue_size,
-        max_drain_time=settings.max_queue_seconds,
-        slots_per_device=capacity.slots,
-    )
-
-
-def relief_of(settings: Settings) -> Relief:
-    """What bulk goes without under load; 0 switches a step off."""
-    return Relief(
-        scores_only_after=settings.degrade_bulk_after_seconds or inf,
-        refuse_bulk_after=settings.refuse_bulk_after_seconds or inf,
-    )
-
-
 def callers_of(settings: Settings) -> Callers:
     """Raises BadKeys."""
     file = settings.api_keys_file
     return Callers(read_keys(file) if file else None, trust_proxy=settings.trust_proxy)
-
-
-def limits_of(settings: Settings) -> Limits:
-    """What one call may bring."""
-    audio = AudioLimits(max_bytes=settings.max_audio_bytes, max_seconds=settings.max_audio_seconds)
-    return Limits(
-        audio=audio,
-        max_batch_items=settings.max_batch_items,
-        max_frame_embedding_seconds=settings.max_frame_embedding_seconds,
-    )
-
-
-def stream_limits_of(settings: Settings) -> StreamLimits:
-    """What every stream is held to."""
-    return StreamLimits(
-        window_ms=settings.stream_window_ms,
-        hop_ms=settings.stream_hop_ms,
-        max_segment_ms=round(1000 * settings.max_audio_seconds),
-        max_chunk_bytes=settings.max_stream_chunk_bytes,
-        idle_timeout=settings.stream_idle_seconds,
-        max_session=settings.max_stream_seconds,
-        resume_window=settings.stream_resume_seconds,
-        max_speed=settings.max_stream_speed,
-        max_sessions=settings.max_stream_sessions,
-        max_pending=settings.max_stream_pending,
-        max_lag=settings.max_stream_lag_ms / 1000,
-        heartbeat=settings.stream_heartbeat_seconds,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    engine: Engine
-    run_batch: RunBatch[Utterance, Prediction]
-
-
-async def _start(make_engine: Callable[[], Engine], stack: AsyncExitStack) -> _Started:
-    """Loads an engine in the thread that runs it, or with others if it takes several calls."""
-    threads = ThreadPoolExecutor(1, "engine")
-    stack.callback(threads.shutdown, wait=False)
-    engine = await _in(threads, _load, make_engine)
-    if engine.capacity.slots > 1:
-        threads = ThreadPoolExecutor(engine.capacity.slots, "engine")
-        stack.callback(threads.shutdown, wait=False)
-    return _Started(engine, _run_batch(threads, engine))
-
-
-def _load(make_engine: Callable[[], Engine]) -> Engine:
-    engine = make_engine()
-    engine.warm_up()
-    return engine
-
-
-def _run_batch(thread: ThreadPoolExecutor, engine: Engine) -> RunBatch[Utterance, Prediction]:
-    """The engine as the batcher knows it; also translates what engines say of their device."""
-
-    async def run_batch(batch: Sequence[Utterance]) -> Sequence[Prediction]:
-        try:
-            return await _in(thread, engine.infer, batch)
-        except DeviceLost as error:
-            log.error("device lost", device=engine.model.device, exc_info=error)
-            raise batcher.DeviceLost from error
-        except MemoryError as error:
-            log.warning("out of memory", device=engine.model.device, batch_size=len(batch))
-            raise batcher.OutOfMemory from error
-
-    return run_batch
 
 
 def _add_tools(settings: Settings, server: grpc.aio.Server) -> None:
@@ -289,9 +195,3 @@ def _announce(settings: Settings, server: Serving) -> None:
     )
     for notice in model.notices:
         log.warning(notice.text, code=notice.code)
-
-
-async def _in(
-    thread: ThreadPoolExecutor, function: Callable[..., Result], *arguments: object
-) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)

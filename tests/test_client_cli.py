@@ -325,7 +325,7 @@ def test_nobody_there_is_one_line_that_says_what_to_do(command: list[str]) -> No
     )
 
 
-def test_health_waits_no_longer_than_it_was_told_to(run: Run, server: FakeServer) -> None:
+def test_health_waits_no_longer_than_it_was_told_to(run: Run) -> None:
     there = run("health", "--wait", "5")
     nowhere = run("health", "--wait", "0.1", "--server", "localhost:1")
 

@@ -6,7 +6,7 @@ import pytest
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 
 from batcher import Priority
-from server.app import relief_of
+from server.choices import relief_of
 from server.config import Settings
 from server.service.degradation import Relief, Step, refusal, scores_only, step_for
 from server.service.query import read_query

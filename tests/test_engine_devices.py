@@ -7,7 +7,8 @@ import pytest
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
-from server.app import policy_of, serving
+from server.app import serving
+from server.choices import policy_of
 from server.config import Settings
 from server.engine import Capacity, DeviceLost, least
 from server.engine.fake import FakeEngine

@@ -358,3 +358,8 @@ def test_the_cost_model_says_nothing_of_a_measurement_that_was_disturbed(native,
 
     assert disturbed == Capacity()
     assert native.capacity == Capacity(per_batch=0.5, per_audio_second=0.5)
+
+
+def test_a_small_model_gets_one_thread_and_a_large_one_every_core():
+    assert cores.worth_using(1_000_000) == 1
+    assert cores.worth_using(162_000_000) == cores.available()

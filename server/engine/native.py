@@ -41,12 +41,12 @@ class NativeEngine:
     def __init__(
         self, checkpoint: Checkpoint, *, precision: str = "auto", threads: int = 0
     ) -> None:
-        """Reads the weights. `threads` is the size of torch's one thread pool, 0 a thread a core.
+        """Reads the weights. `threads` is the size of torch's one thread pool, 0 as many as pay.
 
         Raises `CheckpointError`, or `CannotLoad` for a precision that this CPU would crawl in.
         """
         chosen = choose(precision, "cpu")
-        torch.set_num_threads(threads or cores.available())
+        torch.set_num_threads(threads or cores.worth_using(checkpoint.parameters))
         self._network, self._model = load(checkpoint, torch.device("cpu"), chosen)
         self._normalise = checkpoint.architecture.normalise
         self._capacity = Capacity()
