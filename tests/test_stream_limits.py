@@ -367,9 +367,10 @@ async def test_streams_that_end_anywhere_leave_no_task_and_no_thread_behind():
 
         await asyncio.gather(*(_abandon(server.client, number) for number in range(200)))
         await server.until("open=0 sessions=0")
-        await asyncio.sleep(0.2)
 
-        assert len(asyncio.all_tasks()) <= before
+        # gRPC's own tasks end a moment later; a task of ours that stays ends in pytest's timeout.
+        while len(asyncio.all_tasks()) > before:
+            await asyncio.sleep(0.01)
 
 
 async def _abandon(client, number: int) -> None:
