@@ -79,12 +79,15 @@ protos: .venv/.dev third_party  ## Lint the API, see that the stubs match it and
 	@$(BIN)/python clients/python/generate_stubs.py build/stubs/client
 	@diff -r build/stubs/client clients/python/speech_emotion_client/v1 --exclude=__pycache__ --exclude=__init__.py
 	@$(BIN)/buf build -o build/api.binpb
-	@test ! -f protos/released.binpb || $(BIN)/buf breaking build/api.binpb --against protos/released.binpb \
+	@$(BIN)/buf breaking build/api.binpb --against protos/baseline.binpb \
 	  --config '{"version":"v2","breaking":{"use":["FILE"],"ignore":["google"]}}'
 
 stubs: .venv/.dev  ## Regenerate the Python stubs, the server's and the client's
 	$(call SERVER_STUBS,protos)
 	$(BIN)/python clients/python/generate_stubs.py clients/python/speech_emotion_client/v1
+
+baseline: protos  ## At a release: what `make protos` compares the API with from now on
+	cp build/api.binpb protos/baseline.binpb
 
 api: .venv/.dev  ## Regenerate what Envoy and OpenAPI tools read: envoy/api.binpb, envoy/openapi.json
 	$(BIN)/python -m fleet.api
@@ -132,4 +135,4 @@ gpu:  ## On a machine with a GPU: its tests, then measures; results in $$OUT or 
 clean:  ## Remove what the commands above made
 	rm -rf .venv build dist third_party .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help run serve up down restart status logs api install check lint types layers protos stubs third_party test demo-model fix bench bench-engine gpu-wheels gpu clean
+.PHONY: baseline help run serve up down restart status logs api install check lint types layers protos stubs third_party test demo-model fix bench bench-engine gpu-wheels gpu clean
