@@ -20,7 +20,7 @@ DEMO = "demo"
 
 _DEMO_NOTICE = Notice(
     "DEMO_MODEL",
-    "the bundled demo model shows how the server works; load emotion2vec_plus_large to use it",
+    "these are scores of the small bundled demo model; serve emotion2vec+ large for real work",
 )
 
 _DEFAULT_FILES = {"config": "config.yaml", "weights": "model.pt", "labels": "tokens.txt"}

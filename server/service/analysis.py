@@ -123,7 +123,7 @@ def check_embedding_size(query: Query, audio: Audio, limits: Limits) -> None:
 
 
 def is_quick(query: Query) -> bool:
-    """Whether decoding costs less than the way to another thread and back: see ADR 0012."""
+    """Whether decoding costs less than the way to another thread and back: see ADR 0009."""
     described = query.described
     return (
         described is not None
