@@ -17,7 +17,7 @@ from server import health
 from server.choices import limits_of, policy_of, relief_of, stream_limits_of
 from server.config import Settings
 from server.engine import Engine, least
-from server.engine_threads import in_thread, start
+from server.engine_threads import Started, in_thread, start
 from server.health import Health
 from server.listening import PortTaken, credentials_of, listen, make_server
 from server.notify import READY, notify
@@ -28,7 +28,7 @@ from server.service.callers import Callers, read_keys
 from server.service.calls import Calls
 from server.service.door import Door
 from server.service.stream import Streams
-from server.speech import Prediction, Utterance
+from server.speech import Model, Prediction, Utterance
 from server.telemetry import CallReport
 from server.telemetry.logs import log_call
 from server.telemetry.watching import Telemetry
@@ -66,63 +66,27 @@ async def serving(
         metrics_port = await _listen_for_probes(settings, telemetry, stack)
         callers = await in_thread(decoders, callers_of, settings)
         credentials = await in_thread(decoders, credentials_of, settings)
-        engines = [await start(make, stack) for make in makers]
-        engine = engines[0].engine
-        limits = limits_of(settings)
-        devices = {one.engine.model.device: one.run_batch for one in engines}
-        capacity = least([one.engine.capacity for one in engines])
-        async with Batcher(
-            devices,
-            policy_of(settings, capacity),
-            cost_model=CostModel(capacity.per_audio_second, capacity.per_batch),
-            on_batch=telemetry.on_batch,
-            on_departure=telemetry.on_departure,
-        ) as batches:
-            telemetry.watch(batches, engine.model)
-            calls = Calls(
-                telemetry.on_call,
-                telemetry.trailers,
-                callers=callers,
-                max_calls=settings.max_concurrent_calls,
-            )
-            server = make_server(settings)
-            door = Door(
-                batches,
-                relief_of(settings),
-                decode_threads=settings.decode_threads,
-                max_wait=settings.max_queue_seconds,
-                on_step=telemetry.on_degraded,
-            )
-            analyzer = Analyzer(batches, engine.model, limits, decoders, door)
-            stream_limits = stream_limits_of(settings)
-            streams = Streams(
-                batches,
-                engine.model,
-                stream_limits,
-                limits.audio,
-                decoders,
-                max_decoders=settings.max_stream_decoders,
-                embedding_seconds=settings.max_frame_embedding_seconds,
-            )
-            emotions = emotion.EmotionService(analyzer, streams, calls)
-            add_EmotionServiceServicer_to_server(emotions, server)
-            catalogue = models.ModelService(engine.model, limits, stream_limits, calls)
-            add_ModelServiceServicer_to_server(catalogue, server)
-            status = Health(server, SERVICES)
-            _add_tools(settings, server)
-            port = listen(settings, server, credentials)
-            await server.start()
-            await status.announce(serving=True)
-            telemetry.serving(True)
-            try:
-                yield Serving(port, [one.engine for one in engines], batches, metrics_port, streams)
-            finally:
-                telemetry.serving(False)
-                await status.withdraw()
-                await asyncio.sleep(settings.drain_notice_seconds)
-                streams.drain(settings.drain_grace_seconds)
-                await _finish_calls(server, calls, settings.drain_grace_seconds)
-                streams.close()
+        started = [await start(make, stack) for make in makers]
+        batches = await stack.enter_async_context(_batcher(settings, started, telemetry))
+        model = started[0].engine.model
+        telemetry.watch(batches, model)
+        rpcs = _make_rpcs(settings, batches, model, telemetry, callers, decoders)
+        server = make_server(settings)
+        status = _add_services(settings, server, rpcs)
+        port = listen(settings, server, credentials)
+        await server.start()
+        await status.announce(serving=True)
+        telemetry.serving(True)
+        try:
+            engines = [one.engine for one in started]
+            yield Serving(port, engines, batches, metrics_port, rpcs.streams)
+        finally:
+            telemetry.serving(False)
+            await status.withdraw()
+            await asyncio.sleep(settings.drain_notice_seconds)
+            rpcs.streams.drain(settings.drain_grace_seconds)
+            await _finish_calls(server, rpcs.calls, settings.drain_grace_seconds)
+            rpcs.streams.close()
 
 
 async def run(
@@ -154,11 +118,72 @@ def callers_of(settings: Settings) -> Callers:
     return Callers(read_keys(file) if file else None, trust_proxy=settings.trust_proxy)
 
 
-def _add_tools(settings: Settings, server: grpc.aio.Server) -> None:
+@dataclass(frozen=True, slots=True)
+class _Rpcs:
+    calls: Calls
+    streams: Streams
+    emotions: emotion.EmotionService
+    catalogue: models.ModelService
+
+
+def _batcher(
+    settings: Settings, started: Sequence[Started], telemetry: Telemetry
+) -> Batcher[Utterance, Prediction]:
+    capacity = least([one.engine.capacity for one in started])
+    return Batcher(
+        {one.engine.model.device: one.run_batch for one in started},
+        policy_of(settings, capacity),
+        cost_model=CostModel(capacity.per_audio_second, capacity.per_batch),
+        on_batch=telemetry.on_batch,
+        on_departure=telemetry.on_departure,
+    )
+
+
+def _make_rpcs(
+    settings: Settings,
+    batches: Batcher[Utterance, Prediction],
+    model: Model,
+    telemetry: Telemetry,
+    callers: Callers,
+    decoders: ThreadPoolExecutor,
+) -> _Rpcs:
+    limits, stream_limits = limits_of(settings), stream_limits_of(settings)
+    calls = Calls(
+        telemetry.on_call,
+        telemetry.trailers,
+        callers=callers,
+        max_calls=settings.max_concurrent_calls,
+    )
+    door = Door(
+        batches,
+        relief_of(settings),
+        decode_threads=settings.decode_threads,
+        max_wait=settings.max_queue_seconds,
+        on_step=telemetry.on_degraded,
+    )
+    streams = Streams(
+        batches,
+        model,
+        stream_limits,
+        limits.audio,
+        decoders,
+        max_decoders=settings.max_stream_decoders,
+        embedding_seconds=settings.max_frame_embedding_seconds,
+    )
+    analyzer = Analyzer(batches, model, limits, decoders, door)
+    emotions = emotion.EmotionService(analyzer, streams, calls)
+    catalogue = models.ModelService(model, limits, stream_limits, calls)
+    return _Rpcs(calls, streams, emotions, catalogue)
+
+
+def _add_services(settings: Settings, server: grpc.aio.Server, rpcs: _Rpcs) -> Health:
+    add_EmotionServiceServicer_to_server(rpcs.emotions, server)
+    add_ModelServiceServicer_to_server(rpcs.catalogue, server)
     if settings.channelz:
         channelz.add_channelz_servicer(server)  # type: ignore[arg-type]  # takes both
     if settings.reflection:
         add_reflection(server, (*SERVICES, health.NAME))
+    return Health(server, SERVICES)
 
 
 async def _listen_for_probes(
