@@ -12,15 +12,18 @@ help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts '	'
 
 run: .venv/.server  ## Serve on localhost:50051, analyse the bundled samples, go on until Ctrl-C
-	@$(BIN)/speech-emotion-server --log-level warning $(ARGS) & server=$$!; \
+	@if (exec 3<>/dev/tcp/127.0.0.1/50051) 2>/dev/null; then \
+	  echo 'Something listens on localhost:50051 already; stop it first.' >&2; exit 1; fi; \
+	$(BIN)/speech-emotion-server --log-level warning $(ARGS) & server=$$!; \
 	trap 'kill -TERM $$server 2>/dev/null' INT TERM; \
-	$(BIN)/speech-emotion health --wait 120 >/dev/null && kill -0 $$server && \
+	until $(BIN)/speech-emotion health --wait 2 >/dev/null 2>&1; do kill -0 $$server 2>/dev/null || break; done; \
+	kill -0 $$server 2>/dev/null && \
 	$(BIN)/speech-emotion analyze --sample && \
 	printf '%s\n' '' \
 	  'Serving on localhost:50051. In another terminal:' \
 	  '  $(BIN)/speech-emotion analyze YOUR.wav' \
 	  '  $(BIN)/speech-emotion analyze --help' \
-	  'Without our client: README.md has the line for buf curl. Ctrl-C stops the server.' || kill -TERM $$server; \
+	  'Without our client: README.md has the line for buf curl. Ctrl-C stops the server.' || kill -TERM $$server 2>/dev/null; \
 	wait $$server; wait $$server
 
 serve: .venv/.server  ## Only the server; settings from SPEECHEMOTION_* (see `make serve ARGS=--help`)
