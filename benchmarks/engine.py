@@ -1,57 +1,57 @@
-"""Our engine beside FunASR on the CPU, in one run; prints Markdown and draws a plot.
+"""Our engine beside FunASR on the CPU, section by section; prints Markdown and draws a plot.
 
-    python -m benchmarks.engine [--out build/engine] [--clips FOLDER] [--long 600] [--threads 1 2]
+    python -m benchmarks.engine [--only clip mixture precisions start memory] [--threads 1 2]
+        [--out build/engine] [--clips FOLDER] [--long 60 300 600]
 
-Without FunASR (`pip install -e '.[funasr]'`) its rows are left out. Engines take turns clip by
-clip, so that a machine whose speed drifts is as unfair to all. Times are the least of a few, and
-sums are of CPU time beside wall time, since neighbours take the machine but not our seconds.
+Each section writes a file of its own, so one can be measured again by itself; the table and the
+plot are of all that have been, and `--only` without a name measures nothing. Without FunASR
+(`pip install -e '.[funasr]'`) its rows are left out.
 """
 
 import json
+import os
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks import clips, large
+from benchmarks import clips, engine_speed, large
 from benchmarks.engine_report import Row, draw, table
 from server.engine import CannotLoad, cores
-from server.engine.linear import prepare
 from server.engine.loading import load
 from server.speech import Utterance, Waveform, softmax
 
-GFLOP = 109.4  # of the large model for five seconds, by the shapes of its layers
-SIDE = 2048
-Run = Callable[[Waveform], object]
+Scores = np.ndarray[Any, Any]
+
+RANDOM = 32
+"""Clips for random weights, which give nearly all clips one label: more would show no more."""
 
 
 def main() -> None:
     arguments = parse()
     source = str(large.write(arguments.model))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    for part in parts(source, arguments):
-        rows += part()
-        (arguments.out / "engine.json").write_text(json.dumps([row._asdict() for row in rows]))
-        (arguments.out / "engine.md").write_text(table(rows))
-    print(table(rows))
-    draw(rows, arguments.out / "engine.svg")
+    for name in arguments.only:
+        began = os.getloadavg()[0]
+        rows = SECTIONS[name](source, arguments)
+        load = f"{began:.1f} to {os.getloadavg()[0]:.1f}"
+        found = {"load": load, "rows": [row._asdict() for row in rows]}
+        (arguments.out / f"{name}.json").write_text(json.dumps(found))
+        print(f"{name}, load average {load}:\n{table(rows)}", flush=True)
+    report(arguments.out)
 
 
-def parts(source: str, arguments: Namespace) -> Iterator[Callable[[], list[Row]]]:
-    """What is measured, one after another, so that what is done is never lost."""
-    for threads in arguments.threads:
-        yield partial(speed, source, threads)
-    yield partial(processes, source, arguments.long)
-    if arguments.clips:
-        yield partial(accuracy, source, arguments.clips)
+def report(out: Path) -> None:
+    """Of every section that has been measured, in this run or before."""
+    files = [out / f"{name}.json" for name in SECTIONS if (out / f"{name}.json").exists()]
+    rows = [Row(**row) for file in files for row in json.loads(file.read_text())["rows"]]
+    (out / "engine.md").write_text(table(rows))
+    draw(rows, out / "engine.svg")
 
 
 def parse() -> Namespace:
@@ -59,136 +59,43 @@ def parse() -> Namespace:
     parser.add_argument("--model", type=Path, default=Path("build/large"))
     parser.add_argument("--out", type=Path, default=Path("build/engine"))
     parser.add_argument("--clips", type=Path, help="folder of real speech, for label flips")
-    parser.add_argument("--long", type=float, default=600, help="seconds of the long clip, or 0")
+    parser.add_argument("--long", type=float, nargs="*", default=[60, 300, 600], help="seconds")
+    parser.add_argument("--only", nargs="*", default=list(SECTIONS), choices=list(SECTIONS))
     parser.add_argument(
         "--threads", type=int, nargs="+", default=sorted({1, cores.available()}), help="to try"
     )
     return parser.parse_args()
 
 
-def speed(source: str, threads: int) -> list[Row]:
-    """A five-second clip and a mixture, with so many threads."""
-    runs = ours(source, threads)
-    raw, generate = funasr(source, threads)
-    five = clips.noise(5)
-    forward = {**runs, **({"FunASR forward": raw} if raw else {})}
-    best = turns(forward, [five], repeats=7, least=True)
-    roof = roofline()
-    rows = [
-        Row(
-            "5 s clip",
-            name,
-            threads,
-            1000 * wall,
-            "ms",
-            f"{GFLOP / wall / roof:.0%} of {roof:.0f} GFLOP/s",
-        )
-        for name, (wall, _) in best.items()
-    ]
-    users = {"ours float32": runs["ours float32"]}
-    if generate:
-        users |= {
-            "generate(), as users call it": partial(generate, ncpu=4),
-            "generate(), threads set": partial(generate, ncpu=threads),
-        }
-    mixed = clips.mixture()
-    for name, (wall, cpu) in turns(users, mixed, repeats=1, least=False, threads=threads).items():
-        note = f"{len(mixed) / cpu:.2f} clips per CPU second"
-        rows.append(Row("32 clips of 1-10 s", name, threads, len(mixed) / wall, "clips/s", note))
+def by_threads(
+    section: Callable[[str, int], list[Row]], source: str, arguments: Namespace
+) -> list[Row]:
+    """Measured with one number of threads after another."""
+    return [row for threads in arguments.threads for row in section(source, threads)]
+
+
+def start(source: str, arguments: Namespace) -> list[Row]:
+    """From nothing to ready, in a process of its own."""
+    rows = []
+    threads = max(arguments.threads)
+    for precision in ("float32", "int8"):
+        found = process(source, precision, threads, 0)
+        if found:
+            name, peak = "ours " + precision, found["ready_peak_mib"] * 2**20 / 1e9
+            rows.append(Row("start to ready", name, threads, found["ready_s"], "s", ""))
+            rows.append(Row("peak memory when ready", name, threads, peak, "GB", ""))
     return rows
 
 
-def ours(source: str, threads: int) -> dict[str, Run]:
-    """A run of one clip, in every precision that this CPU computes."""
-    runs: dict[str, Run] = {}
-    for precision in ("float32", "int8", "bfloat16"):
-        try:
-            engine = load(source, precision=precision, threads=threads)
-        except CannotLoad:
-            continue
-        engine.warm_up()
-        runs["ours " + precision] = lambda clip, engine=engine: engine.infer([Utterance(clip)])
-    return runs
-
-
-def funasr(source: str, threads: int) -> tuple[Run | None, Callable[..., object] | None]:
-    """FunASR's forward pass by itself, and `AutoModel.generate`; None if it is not installed."""
-    try:
-        from funasr import AutoModel
-    except ImportError:
-        return None, None
-    model = AutoModel(
-        model=source, device="cpu", ncpu=threads, disable_update=True, disable_pbar=True
-    )
-
-    def forward(clip: Waveform) -> object:
-        network = model.model
-        with torch.inference_mode():
-            x = torch.from_numpy(clip)[None]
-            x = torch.nn.functional.layer_norm(x, x.shape)
-            return network.proj(network.extract_features(x, padding_mask=None)["x"].mean(1))
-
-    def generate(clip: Waveform, ncpu: int) -> object:
-        return model.generate(clip, granularity="utterance", extract_embedding=False, ncpu=ncpu)
-
-    return forward, generate
-
-
-def turns(
-    runs: dict[str, Run],
-    waveforms: list[Waveform],
-    *,
-    repeats: int,
-    least: bool,
-    threads: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Wall and CPU seconds of each run, all clips together, or the least of all repeats."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for clip in waveforms * repeats:
-        for name, run in runs.items():
-            torch.set_num_threads(threads or torch.get_num_threads())  # generate() sets them anew
-            wall, cpu = perf_counter(), process_time()
-            run(clip)
-            taken[name].append((perf_counter() - wall, process_time() - cpu))
-    join = min if least else sum
-    return {
-        name: tuple(join(part) for part in zip(*times, strict=True))
-        for name, times in taken.items()
-    }  # type: ignore[misc]
-
-
-def roofline() -> float:
-    """GFLOP/s of the fastest float32 product of two large matrices that torch has."""
-    a, b, zero = torch.rand(SIDE, SIDE), torch.rand(SIDE, SIDE), torch.zeros(SIDE)
-    products: list[Callable[[torch.Tensor], object]] = [prepare(b, zero), b.matmul]
-    times = []
-    with torch.inference_mode():
-        for product in products * 8:
-            started_at = perf_counter()
-            product(a)
-            times.append(perf_counter() - started_at)
-    return 2 * SIDE**3 / min(times) / 1e9
-
-
-def processes(source: str, long: float) -> list[Row]:
-    """Start and memory, each in a process of its own."""
+def memory(source: str, arguments: Namespace) -> list[Row]:
+    """Of long clips with attention over all of it, each in a process of its own."""
     rows = []
-    every = cores.available()
-    for precision in ("float32", "int8"):
-        found = process(source, precision, every, 0)
-        if found:
-            rows.append(
-                Row("start to ready", "ours " + precision, every, found["ready_s"], "s", "")
-            )
-            peak = found["ready_peak_mib"] * 2**20 / 1e9
-            rows.append(Row("peak memory when ready", "ours " + precision, every, peak, "GB", ""))
-    if long:
-        found = process(source, "float32", every, long)
+    threads = max(arguments.threads)
+    for seconds in arguments.long:
+        found = process(source, "float32", threads, seconds)
+        what, note = f"peak memory, one clip of {seconds:.0f} s", f"took {found['run_s']:.0f} s"
         peak = found["run_peak_mib"] * 2**20 / 1e9
-        note = f"took {found['run_s']:.0f} s"
-        rows.append(
-            Row(f"peak memory, one clip of {long:.0f} s", "ours float32", every, peak, "GB", note)
-        )
+        rows.append(Row(what, "ours float32", threads, peak, "GB", note))
     return rows
 
 
@@ -201,31 +108,46 @@ def process(source: str, precision: str, threads: int, seconds: float) -> dict[s
     return found
 
 
-def accuracy(source: str, folder: Path) -> list[Row]:
+def precisions(source: str, arguments: Namespace) -> list[Row]:
     """How far reduced precisions move real clips' scores, and how many labels they flip."""
-    waveforms = list(clips.read(folder))
+    waveforms = list(clips.read(arguments.clips)) if arguments.clips else clips.mixture()
     rows = []
-    for model in ("demo", source):
-        exact = scores(model, "float32", waveforms)
+    for model, some in (("demo", waveforms), (source, waveforms[:RANDOM])):
+        exact = scores(model, "float32", some)
         for precision in ("int8", "bfloat16"):
             try:
-                found = scores(model, precision, waveforms)
+                rows.append(flips(exact, scores(model, precision, some), model, precision))
             except CannotLoad:
                 continue
-            flips = int((found.argmax(1) != exact.argmax(1)).sum())
-            note = f"largest change of a score {np.abs(found - exact).max():.1e}; {flips} flips"
-            name = f"{Path(model).name}, {precision}"
-            rows.append(
-                Row("labels flipped", name, 0, 100 * flips / len(exact), f"% of {len(exact)}", note)
-            )
     return rows
 
 
-def scores(source: str, precision: str, waveforms: list[Waveform]) -> np.ndarray[Any, Any]:
+def flips(exact: Scores, found: Scores, model: str, precision: str) -> Row:
+    """With the margin of the surest label that flipped: below it nothing is said of the others."""
+    flipped = found.argmax(1) != exact.argmax(1)
+    margins = np.diff(np.sort(exact, axis=1)[:, -2:], axis=1)[:, 0]
+    used = len(np.unique(exact.argmax(1)))
+    note = (
+        f"{flipped.sum()} of {len(exact)}; surest by {margins[flipped].max(initial=0):.1e}; largest"
+        f" change of a score {np.abs(found - exact).max():.1e}; {used} labels occur"
+    )
+    name = f"{Path(model).name}, {precision}"
+    return Row("labels flipped", name, 0, 100 * float(flipped.mean()), "%", note)
+
+
+def scores(source: str, precision: str, waveforms: list[Waveform]) -> Scores:
     engine = load(source, precision=precision, threads=1)
     found = [engine.infer([Utterance(waveform)])[0].logits for waveform in waveforms]
     return softmax(np.stack(found))
 
+
+SECTIONS = {
+    "clip": partial(by_threads, engine_speed.five_seconds),
+    "mixture": partial(by_threads, engine_speed.mixture),
+    "precisions": precisions,
+    "start": start,
+    "memory": memory,
+}
 
 if __name__ == "__main__":
     main()

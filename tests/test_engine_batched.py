@@ -234,6 +234,18 @@ def test_less_memory_means_smaller_batches(tiny, batched):
     assert affordable(2**40, 2**20) == MOST_SECONDS
 
 
+def test_the_hungrier_way_to_compute_positions_decides_what_fits(tiny, batched):
+    """Which one is used is decided later, by what is faster."""
+    device = HostDevice()
+    needed = iter([2**20, 2**21])
+    device.bytes_of = lambda _: next(needed)
+
+    hungrier = make(tiny, device)
+
+    assert hungrier.capacity.bytes_per_audio_second > batched.capacity.bytes_per_audio_second
+    assert hungrier.capacity.batch_seconds < batched.capacity.batch_seconds
+
+
 lengths = st.lists(st.integers(1, 3_100), min_size=1, max_size=70)
 
 

@@ -74,6 +74,13 @@ def test_the_engine_chooses_the_batch_within_the_settings():
 
 
 def test_unequal_devices_run_what_all_of_them_can():
-    large, small = Capacity(batch_size=64, slots=2), Capacity(batch_size=8, slots=2)
+    roomy = Capacity(
+        batch_size=8, preferred_sizes=(1, 8), batch_seconds=160, slots=2, per_audio_second=0.5
+    )
+    full = Capacity(batch_size=64, preferred_sizes=(1, 64), batch_seconds=40, per_audio_second=0.1)
 
-    assert least([large, small]) is small
+    both = least([roomy, full])
+
+    assert (both.batch_size, both.preferred_sizes, both.batch_seconds) == (8, (1, 8), 40)
+    assert (both.slots, both.per_audio_second) == (1, 0.5)
+    assert least([full]) == full

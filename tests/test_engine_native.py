@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine import CannotLoad, Capacity, checkpoint, cores, devices, weights
-from server.engine.attention import alibi_slopes
+from server.engine.attention import NUMBERS, AttentionBias, HeadByHead, alibi_slopes
+from server.engine.attention import choose as choose_attention
 from server.engine.linear import prepare
 from server.engine.model import Emotion2vec
 from server.engine.native import NativeEngine, network, pack
@@ -152,6 +153,35 @@ def test_working_in_small_pieces_gives_the_same_answers(tiny, padded):
 def checkpoint_weights(found):
     shapes = found.architecture.shapes(found.labels.classes)
     return weights.read(found.weights, shapes, found.scope_map)
+
+
+@pytest.mark.parametrize(("tokens", "padding"), [(11, 0), (60, 1), (261, 0), (300, 39), (1101, 1)])
+def test_one_clip_attends_as_a_batch_does(tokens, padding):
+    """The second has a kernel of its own, which takes a bias that is written out."""
+    generator = torch.Generator().manual_seed(tokens)
+    qkv = torch.randn(1, tokens, 3 * 32, generator=generator)
+    slopes = torch.tensor([0.5, 0.0, 0.125, 3.0])
+    frames = torch.tensor([tokens - padding - 10])
+    batch = AttentionBias(slopes, 10, torch.empty(1, tokens, 32), frames, NUMBERS)
+
+    found = choose_attention(slopes, 10, torch.empty(1, tokens, 32), frames, NUMBERS)
+
+    assert isinstance(found, HeadByHead)
+    torch.testing.assert_close(found.attend(qkv), batch.attend(qkv), rtol=0, atol=2e-5)
+
+
+def test_an_odd_number_of_tokens_costs_the_answer_nothing(native, padded):
+    """An odd number of rows is slow in a product, so the engine adds one of padding."""
+    clips = [speech_like(400 + 320 * n) for n in (6, 7, 300, 301)]
+
+    found = native.infer([Utterance(clip, frames=True) for clip in clips])
+
+    for clip, answer in zip(clips, found, strict=True):
+        frames, embeddings, logits = forward(padded, [clip])
+        assert len(answer.frame_embeddings) == frame_count(len(clip))
+        np.testing.assert_allclose(answer.frame_embeddings, frames[0], rtol=0, atol=5e-5)
+        np.testing.assert_allclose(answer.embedding, embeddings[0], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(answer.logits, logits[0], rtol=0, atol=2e-5)
 
 
 def test_twelve_heads_have_the_slopes_of_the_paper():

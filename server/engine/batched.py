@@ -22,6 +22,8 @@ from server.speech import HOP, WINDOW, Matrix, Model, Prediction, Utterance, fra
 SLOTS = 2
 """Batches in flight: one computes while the next is copied to the device."""
 
+POSITIONS = Grouped, Unfolded
+
 
 class BatchEngine:
     """emotion2vec on a GPU.
@@ -168,17 +170,24 @@ class BatchEngine:
                 self._slots.put(Slot(self._static, self._device))
 
     def _bytes_of(self, bucket: Bucket) -> int:
-        """What a shape takes of the device, its part of all buffers included."""
+        """What a shape takes of the device, its part of all buffers included.
+
+        Running counts twice: while graphs are captured, they hold memory of their own beside that
+        of the run before each capture. Either way to compute the positions may be chosen later.
+        """
         static = Static([bucket], self._network, self._device.name)
-        self._forward(static, bucket)  # what a first run leaves behind is not counted
-        running = self._device.bytes_of(lambda: self._forward(static, bucket))
-        return running + (1 + SLOTS) * static.bytes
+        running = []
+        for kind in POSITIONS:
+            self._network.compute_positions_by(kind)
+            self._forward(static, bucket)  # what a first run leaves behind is not counted
+            running.append(self._device.bytes_of(lambda: self._forward(static, bucket)))
+        return 2 * max(running) + (1 + SLOTS) * static.bytes
 
     def _choose_positions(self) -> None:
         """The faster of the two on this device; they differ by rounding."""
         bucket = self._grid.buckets()[0]
         times = {}
-        for kind in (Grouped, Unfolded):
+        for kind in POSITIONS:
             self._compute_positions_by(kind)
             times[kind] = min(self._time(self._run(bucket)) for _ in range(3))
         self._compute_positions_by(min(times, key=lambda kind: times[kind]))

@@ -20,20 +20,27 @@ _MULTIPLY = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _available e
 _PACK = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None) if _available else None
 
 
-def prepare(weight: Tensor, bias: Tensor, *, int8: bool = False) -> Linear:
-    """The layer of a weight (out, in) and a bias (out,), computed where they are."""
-    if int8:
-        return Int8(weight, bias)
-    if _PACK is not None and weight.device.type == "cpu" and _computes(weight.dtype):
-        return _Packed(_PACK(weight.contiguous()), bias)
-    return _Plain(weight, bias)
+def prepare(weight: Tensor, bias: Tensor, *, int8: bool = False, gelu: bool = False) -> Linear:
+    """The layer of a weight (out, in) and a bias (out,), computed where they are; then GELU."""
+    if _PACK is not None and not int8 and has_kernels(weight):
+        return _Packed(_PACK(weight.contiguous()), bias, "gelu" if gelu else "none")
+    linear = Int8(weight, bias) if int8 else _Plain(weight, bias)
+    return (lambda x: F.gelu(linear(x))) if gelu else linear
 
 
-def _computes(dtype: torch.dtype) -> bool:
-    """Whether this CPU is fast enough in a format for oneDNN to have a kernel."""
-    if dtype == torch.float32:
-        return True
-    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """(rows, in) and (out, in), both contiguous -> (rows, out), of a weight not known before."""
+    if _MULTIPLY is None:
+        return F.linear(x, weight)
+    y: Tensor = _MULTIPLY(x, weight, None, "none", [], "none")
+    return y
+
+
+def has_kernels(weight: Tensor) -> bool:
+    """Whether oneDNN multiplies by it, which it does in the formats that this CPU computes."""
+    if weight.device.type != "cpu" or weight.dtype == torch.float32:
+        return weight.device.type == "cpu"
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[weight.dtype]
     return bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")())
 
 
@@ -48,12 +55,12 @@ class _Plain:
 class _Packed:
     """Of oneDNN, in the order in which its kernel reads the weight."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._weight, self._bias = weight, bias
+    def __init__(self, weight: Tensor, bias: Tensor, after: str) -> None:
+        self._weight, self._bias, self._after = weight, bias, after
 
     def __call__(self, x: Tensor) -> Tensor:
         assert _MULTIPLY is not None
-        y: Tensor = _MULTIPLY(x, self._weight, self._bias, "none", [], "")
+        y: Tensor = _MULTIPLY(x, self._weight, self._bias, self._after, [], "none")
         return y
 
 

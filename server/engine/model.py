@@ -3,7 +3,7 @@
 Exact: a clip in a padded batch gets the numbers that it gets alone. Padding can leak at four places
 and does at none: the waveform's norm (each clip over its own samples, `normalise`), the positional
 convolution (padding zeroed before each layer), attention (padded keys masked) and pooling (each
-clip's own frames). No step waits for the device or depends on a value in a tensor.
+clip's own frames). No step waits for a GPU or depends on a value in its memory.
 
 Ma et al. 2023, "emotion2vec"; the numbers are those of FunASR `models/emotion2vec`.
 """
@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from server.engine import convolution, linear
 from server.engine.architecture import AUDIO, KERNELS, STRIDES, Architecture
-from server.engine.attention import NUMBERS, AttentionBias, alibi_slopes
-from server.engine.linear import Linear, prepare
+from server.engine.attention import NUMBERS, Attention, alibi_slopes, choose
+from server.engine.convolution import Convolution
+from server.engine.linear import Linear
 from server.engine.position import Grouped, Unfolded
 from server.speech import HOP, WINDOW, frame_count
 
@@ -29,10 +31,10 @@ class Affine(NamedTuple):
     bias: Tensor
 
 
-class Convolution(NamedTuple):
-    """One layer of the front end; the weight is (out, in, 1, kernel), channels last."""
+class Layer(NamedTuple):
+    """One of the front end, of which the first is a product with every window."""
 
-    weight: Tensor
+    convolve: Linear | Convolution
     norm: Affine
 
 
@@ -77,19 +79,19 @@ class Emotion2vec:
         """
         self.dtype = dtype
         self._numbers = numbers
-        self._heads = architecture.heads
         rows = list(columns)
         head = _affine(weights, "proj.")
         self.head = Affine(head.weight[rows], head.bias[rows])  # (labels, D) and (labels,) float32
         # One learned scale a head for all blocks, which FunASR clamps at run time (`base.py`).
         scale = weights.pop(AUDIO + "alibi_scale").flatten().clamp_min(0)
-        self._slopes = scale.new_tensor(alibi_slopes(self._heads)) * scale
+        self._slopes = scale.new_tensor(alibi_slopes(architecture.heads)) * scale
         for name in list(weights):
             weights[name] = weights[name].to(dtype)
         self._extra = weights.pop(AUDIO + "extra_tokens")  # (1, E, D)
-        self._convolutions = [_convolution(weights, i) for i in range(len(KERNELS))]
+        self._channels = architecture.channels
+        self._layers = [_layer(weights, i) for i in range(len(KERNELS))]
         self._project_norm = _affine(weights, AUDIO + "project_features.1.")
-        self._project = prepare(*_affine(weights, AUDIO + "project_features.2."))
+        self._project = linear.prepare(*_affine(weights, AUDIO + "project_features.2."))
         self._groups = architecture.position_groups
         self._position_weights = [
             _affine(weights, f"{AUDIO}relative_positional_encoder.{i}.0.")
@@ -120,10 +122,10 @@ class Emotion2vec:
         x = self._front_end(waveforms.to(self.dtype))
         x = x + self._position(x, own)
         x = torch.cat([self._extra.expand(len(x), -1, -1), x], 1)
-        bias = AttentionBias(self._slopes, self.extra, x, frames, self._numbers)
+        attention = choose(self._slopes, self.extra, x, frames, self._numbers)
         x = _layer_norm(x, self._norm)
         for block in self._blocks:
-            x = self._transform(x, block, bias)
+            x = _transform(x, block, attention)
         x = x[:, self.extra :]
         embeddings = _pool(x, own, frames)
         return Output(x, embeddings, self.classify(embeddings))
@@ -145,8 +147,7 @@ class Emotion2vec:
         """(B, N) -> (B, T, D); long clips in pieces, which is exact: no frame sees beyond 25 ms."""
         batch, samples = waveforms.shape
         count = frame_count(samples)
-        channels = len(self._convolutions[0].weight)
-        step = max(1, self._numbers // (batch * channels * HOP // STRIDES[0]))  # frames
+        step = max(1, self._numbers // (batch * self._channels * HOP // STRIDES[0]))  # frames
         parts = [
             self._convolve(
                 waveforms[:, HOP * start : HOP * min(start + step, count) + WINDOW - HOP]
@@ -159,15 +160,11 @@ class Emotion2vec:
         """(B, N) -> (B, T, D): seven strided convolutions, then a projection.
 
         Frames stay rows of contiguous channels throughout: norm and GELU are at their fastest on
-        those, and the convolutions take them as images of height 1 in channels-last layout.
+        those.
         """
-        first, *rest = self._convolutions
-        x = F.linear(waveforms.unfold(1, KERNELS[0], STRIDES[0]), first.weight.flatten(1))
-        x = F.gelu(_layer_norm(x, first.norm))
-        for layer, stride in zip(rest, STRIDES[1:], strict=True):
-            image = x.transpose(1, 2)[:, :, None]  # (B, C, 1, rows)
-            x = F.conv2d(image, layer.weight, stride=(1, stride))[:, :, 0].transpose(1, 2)
-            x = F.gelu(_layer_norm(x, layer.norm))
+        x = waveforms.unfold(1, KERNELS[0], STRIDES[0]).contiguous()
+        for convolve, norm in self._layers:
+            x = F.gelu(_layer_norm(convolve(x), norm))
         return self._project(_layer_norm(x, self._project_norm))
 
     def _position(self, x: Tensor, own: Tensor | None) -> Tensor:
@@ -180,38 +177,35 @@ class Emotion2vec:
             x = F.gelu(F.layer_norm(x, x.shape[-1:]))
         return x
 
-    def _transform(self, x: Tensor, block: Block, bias: AttentionBias) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
-        batch, tokens, dimension = x.shape
-        qkv = block.qkv(x).view(batch, tokens, 3, self._heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        y = bias.attend(q, k, v).transpose(1, 2).reshape(batch, tokens, dimension)
-        x = _layer_norm(x + block.proj(y), block.norm1)
-        y = block.fc2(F.gelu(block.fc1(x)))
-        return _layer_norm(x + y, block.norm2)
+
+def _transform(x: Tensor, block: Block, attention: Attention) -> Tensor:
+    """(B, N, D) -> (B, N, D)."""
+    x = _layer_norm(x + block.proj(attention.attend(block.qkv(x))), block.norm1)
+    return _layer_norm(x + block.fc2(block.fc1(x)), block.norm2)
 
 
 def _affine(weights: MutableMapping[str, Tensor], name: str) -> Affine:
     return Affine(weights.pop(name + "weight"), weights.pop(name + "bias"))
 
 
-def _convolution(weights: MutableMapping[str, Tensor], index: int) -> Convolution:
-    layer = f"{AUDIO}local_encoder.conv_layers.{index}."
-    weight = weights.pop(layer + "0.weight")[:, :, None]
-    rows = weight.contiguous(memory_format=torch.channels_last)
-    return Convolution(rows, _affine(weights, layer + "2.1."))
+def _layer(weights: MutableMapping[str, Tensor], index: int) -> Layer:
+    name = f"{AUDIO}local_encoder.conv_layers.{index}."
+    weight, norm = weights.pop(name + "0.weight"), _affine(weights, name + "2.1.")
+    if not index:
+        return Layer(linear.prepare(weight.flatten(1), weight.new_zeros(len(weight))), norm)
+    return Layer(convolution.prepare(weight, stride=STRIDES[index]), norm)
 
 
 def _block(weights: MutableMapping[str, Tensor], name: str, int8: bool) -> Block:
-    def linear(part: str) -> Linear:
-        return prepare(*_affine(weights, f"{name}{part}."), int8=int8)
+    def layer(part: str, *, gelu: bool = False) -> Linear:
+        return linear.prepare(*_affine(weights, f"{name}{part}."), int8=int8, gelu=gelu)
 
     return Block(
-        qkv=linear("attn.qkv"),
-        proj=linear("attn.proj"),
+        qkv=layer("attn.qkv"),
+        proj=layer("attn.proj"),
         norm1=_affine(weights, name + "norm1."),
-        fc1=linear("mlp.fc1"),
-        fc2=linear("mlp.fc2"),
+        fc1=layer("mlp.fc1", gelu=True),
+        fc2=layer("mlp.fc2"),
         norm2=_affine(weights, name + "norm2."),
     )
 

@@ -27,7 +27,7 @@ SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8
 
 _REPEATS, _PATIENCE_S = 5, 0.25
 
-GPU_NUMBERS = 16 * NUMBERS
+GPU_NUMBERS = 32 * NUMBERS
 """40 s of the large model at a time fill a GPU's front end, and attention keeps the whole bias of
 every shape that is captured."""
 
@@ -46,7 +46,8 @@ class NativeEngine:
         Raises `CheckpointError`, or `CannotLoad` for a precision that this CPU would crawl in.
         """
         chosen = choose(precision, "cpu")
-        torch.set_num_threads(threads or cores.worth_using(checkpoint.parameters))
+        self._threads = threads or cores.worth_using(checkpoint.parameters)
+        torch.set_num_threads(1)  # a pool of threads would not survive a fork
         self._network, self._model = load(checkpoint, torch.device("cpu"), chosen)
         self._normalise = checkpoint.architecture.normalise
         self._capacity = Capacity()
@@ -63,6 +64,7 @@ class NativeEngine:
 
     def warm_up(self) -> None:
         """Makes the thread pool, gets the weights into memory, and times two lengths."""
+        torch.set_num_threads(self._threads)
         self.infer([Utterance(np.zeros(SAMPLE_RATE, np.float32), frames=True)])
         short, long = self._time(1), self._time(5)
         per_second = (long - short) / 4
@@ -78,11 +80,14 @@ class NativeEngine:
         return [self._predict(one) for one in batch]
 
     def _predict(self, one: Utterance) -> Prediction:
-        waveforms, _ = pack([torch.tensor(one.waveform)], normalised=self._normalise)
-        return self._answer(self._network(waveforms), frames=one.frames)
+        clip = torch.tensor(one.waveform)
+        odd = (frame_count(len(clip)) + self._network.extra) % 2
+        waveforms, frames = pack([clip], normalised=self._normalise, padding=odd)
+        output = self._network(waveforms, frames if odd else None)
+        return self._answer(output, int(frames) if one.frames else 0)
 
-    def _answer(self, output: Output, *, frames: bool) -> Prediction:
-        own = output.frames[0].float() if frames else None
+    def _answer(self, output: Output, frames: int) -> Prediction:
+        own = output.frames[0, :frames].float() if frames else None
         return Prediction(
             logits=output.logits[0].numpy(),
             embedding=output.embeddings[0].numpy(),
@@ -101,15 +106,18 @@ class NativeEngine:
         return min(times)
 
 
-def pack(clips: Sequence[Tensor], *, normalised: bool = True) -> tuple[Tensor, Tensor]:
+def pack(
+    clips: Sequence[Tensor], *, normalised: bool = True, padding: int = 0
+) -> tuple[Tensor, Tensor]:
     """Clips of any length -> waveforms (B, N) as `Emotion2vec` wants them, and frames (B,).
 
-    Each clip is normalised over all its samples, then cut to whole frames and zero-padded.
+    Each clip is normalised over all its samples, then cut to whole frames and zero-padded, by
+    `padding` frames beyond the longest.
     """
     frames = [frame_count(len(clip)) for clip in clips]
     if min(frames) < 1:
         raise ValueError(f"a clip needs at least {WINDOW} samples")
-    rows = torch.zeros(len(clips), WINDOW + HOP * (max(frames) - 1))
+    rows = torch.zeros(len(clips), WINDOW + HOP * (max(frames) - 1 + padding))
     for row, clip, count in zip(rows, clips, frames, strict=True):
         own = WINDOW + HOP * (count - 1)
         row[:own] = (normalise(clip) if normalised else clip)[:own]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from server.engine.convolution import prepare
+
 Position = Callable[[Tensor], Tensor]
 """(B, T, D) -> (B, T, D): a grouped convolution over T that keeps its length."""
 
@@ -15,13 +17,10 @@ class Grouped:
 
     def __init__(self, weight: Tensor, bias: Tensor, groups: int) -> None:
         """`weight` is (D, D / groups, kernel), the kernel odd."""
-        self._weight, self._bias, self._groups = weight, bias, groups
+        self._convolve = prepare(weight, bias, padding=weight.shape[2] // 2, groups=groups)
 
     def __call__(self, x: Tensor) -> Tensor:
-        padding = self._weight.shape[2] // 2
-        rows = x.transpose(1, 2)
-        y = F.conv1d(rows, self._weight, self._bias, padding=padding, groups=self._groups)
-        return y.transpose(1, 2)
+        return self._convolve(x)
 
 
 class Unfolded:
