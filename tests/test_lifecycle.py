@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,8 +13,18 @@ from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
 from server.app import run, serving
+from server.draining import ServingFailed
 from server.engine import DeviceLost
 from server.engine.fake import FakeEngine
+
+STOPPED_EARLY = b"speech-emotion-server: stopped before it served\n"
+
+HANGS = """
+def hang(_):
+    print('{"event": "hangs"}', file=sys.stderr, flush=True)
+    time.sleep(3600)
+loading.FakeEngine = functools.partial(loading.FakeEngine, fail_when=hang)
+"""
 
 
 class Process:
@@ -56,9 +67,9 @@ async def start():
     """Starts `python -m server` with flags; whatever happens, it ends with the test."""
     started: list[Process] = []
 
-    async def start_server(*flags: str) -> Process:
+    async def start_server(*flags: str, program: tuple[str, str] = ("-m", "server")) -> Process:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server", "--log-format", "json", *flags),
+            *(sys.executable, *program, "--log-format", "json", *flags),
             stderr=asyncio.subprocess.PIPE,
         )
         started.append(Process(process))
@@ -67,6 +78,18 @@ async def start():
     yield start_server
     for process in started:
         await process.kill()
+
+
+@pytest.fixture
+async def start_script(start):
+    """Starts the server after a script has changed the fake engine, as `loading` makes it."""
+
+    async def start_changed(script: str, *flags: str) -> Process:
+        imports = "import functools, sys, time\nfrom server.engine import loading\n"
+        command = imports + script + "\nfrom server.__main__ import main; main()"
+        return await start("--engine", "fake", "--port", "0", *flags, program=("-c", command))
+
+    return start_changed
 
 
 async def test_a_started_process_answers_and_ends_with_0_when_asked_to(start, tone):
@@ -112,6 +135,63 @@ async def test_settings_that_make_no_sense_end_with_2():
     assert printed.decode().startswith("speech-emotion-server: port:")
 
 
+async def test_a_signal_while_the_modules_load_ends_with_0_and_a_word():
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "server", "--engine", "fake"), stderr=asyncio.subprocess.PIPE
+    )
+    while not catches(process.pid, signal.SIGTERM):
+        await asyncio.sleep(0.001)
+
+    process.send_signal(signal.SIGTERM)
+
+    _, printed = await process.communicate()
+    assert (process.returncode, printed) == (0, STOPPED_EARLY)
+
+
+async def test_a_signal_while_the_model_loads_does_not_wait_for_it(start_script):
+    server = await start_script("loading.FakeEngine = lambda: time.sleep(3600)")
+    await server.until("loading")
+
+    server.signal(signal.SIGTERM)
+
+    assert await server.exit_status() == 0
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["callers wait", "callers have left"])
+async def test_an_engine_that_hangs_does_not_hold_the_process(start_script, tone, leave):
+    server = await start_script(HANGS, "--drain-grace-seconds", "0.3")
+    address = (await server.until("serving"))["address"]
+    async with grpc.aio.insecure_channel(address) as channel:
+        client = EmotionServiceStub(channel)
+        runs = client.Analyze(AnalyzeRequest(audio_data=tone(0.1)))
+        await server.until("hangs")
+        waits = client.Analyze(AnalyzeRequest(audio_data=tone(0.2)))
+        with pytest.raises(grpc.aio.AioRpcError):  # then the call before it is accepted
+            await client.Analyze(AnalyzeRequest(audio_data=b""))
+        if leave:
+            runs.cancel()
+            waits.cancel()
+
+        server.signal(signal.SIGTERM)
+        codes = [await call.code() for call in (runs, waits)]
+        trailers = [dict(await call.trailing_metadata()) for call in (runs, waits)]
+
+    assert await server.exit_status() == 1
+    assert "abandoned after the time to drain" in [line["event"] for line in server.log]
+    told = grpc.StatusCode.CANCELLED if leave else grpc.StatusCode.UNAVAILABLE
+    assert codes == [told, told]
+    for details in () if leave else trailers:
+        assert b"DRAINING" in details["grpc-status-details-bin"]
+        assert int(details["grpc-retry-pushback-ms"]) > 0
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal. Source: proc(5), SigCgt."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [mask] = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 async def test_draining_finishes_the_calls_in_flight_and_refuses_new_ones(settings, tone):
     engine = FakeEngine(delay_s_per_batch=0.2)
 
@@ -145,7 +225,8 @@ async def test_a_lost_device_ends_the_process_with_1(settings, tone):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await client.Analyze(AnalyzeRequest(audio_data=tone(0.1)), wait_for_ready=True)
 
-    assert await life == 1
+    with pytest.raises(ServingFailed):
+        await life
     assert "sticky" not in error.value.details()
 
 

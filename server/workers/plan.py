@@ -1,12 +1,11 @@
-"""What every worker gets: flags, ports, threads. Starts nothing."""
+"""What every worker gets: its ports, and time to stop. Starts nothing."""
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from server.config import Settings
-from server.listening import PortTaken
+from server.config import PortTaken, Settings
 
 SLACK = 10.0
 """Seconds beyond its own time to drain after which a worker is killed."""
@@ -16,31 +15,26 @@ SLACK = 10.0
 class Plan:
     """How each worker differs from the others."""
 
-    command: Sequence[str]
     count: int
     port: int  # 0: whatever is free, for each its own
     shared: bool  # all on one port
-    metrics_port: int  # the first of count + 1, or 0
-    threads: int  # of each model
+    metrics_port: int  # the first of count + 1, one for who replaces another; or 0
     patience: float  # s, that a stopped worker has
 
-    def flags(self, slot: int, metrics_port: int) -> list[str]:
-        """What is added to the command; later flags win."""
+    def order(self, slot: int, used: Collection[int]) -> dict[str, int]:
+        """The settings of a worker that are its own; `used` are the metrics ports of others."""
         port = self.port if self.shared or not self.port else self.port + slot
-        numbers = {"workers": 1, "port": port, "metrics-port": metrics_port}
-        flags = [f"--{name}={number}" for name, number in numbers.items()]
-        return [*flags, f"--threads={self.threads}"]
+        metrics_ports = range(self.metrics_port, self.metrics_port + self.count + 1)
+        free = next(each for each in metrics_ports if each not in used) if self.metrics_port else 0
+        return {"port": port, "metrics_port": free}
 
 
-def plan_for(settings: Settings, command: Sequence[str], *, cores: int, port: int) -> Plan:
-    """Divides the cores, and leaves a metrics port for a worker that replaces another."""
+def plan_for(settings: Settings, *, port: int) -> Plan:
     return Plan(
-        command=command,
         count=settings.workers,
         port=port,
         shared=settings.share_port,
         metrics_port=settings.metrics_port,
-        threads=settings.threads or max(1, cores // settings.workers),
         patience=settings.drain_notice_seconds + settings.drain_grace_seconds + SLACK,
     )
 

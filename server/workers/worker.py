@@ -1,45 +1,73 @@
-"""One worker process, and how it says that it serves."""
+"""One worker process: its end, and how it says that it serves."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from server import notify
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One process. `wanted` is false once its end is no accident any more."""
+    """A child that we have not started ourselves, so that asyncio does not know it.
+
+    `wanted` is false once its end is no accident any more.
+    """
 
     slot: int
     metrics_port: int
-    process: asyncio.subprocess.Process
+    pid: int
     started_at: float
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    status: int = 0  # once it has ended; negative: the signal
     wanted: bool = True
+
+    def signal(self, number: int) -> None:
+        if not self.ended.is_set():
+            os.kill(self.pid, number)
+
+    def look(self) -> None:
+        """Notes its end, if that has come."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.status = os.waitstatus_to_exitcode(status)
+            self.ended.set()
 
 
 class Heard(asyncio.DatagramProtocol):
-    """Takes what the workers say through NOTIFY_SOCKET."""
+    """Takes what the workers say through NOTIFY_SOCKET, and that they have ended."""
 
     def __init__(self, address: Path) -> None:
         self.address = address
-        self.workers: dict[int, Worker] = {}  # by process id
+        self.workers: dict[int, Worker] = {}  # that live, by process id
+        self._early: set[int] = set()  # have spoken before they were added
+
+    def add(self, worker: Worker) -> None:
+        self.workers[worker.pid] = worker
+        if worker.pid in self._early:
+            self._early.remove(worker.pid)
+            worker.ready.set()
+        self.child_ended()
+
+    def child_ended(self) -> None:
+        for worker in list(self.workers.values()):
+            worker.look()
+            if worker.ended.is_set():
+                del self.workers[worker.pid]
 
     def datagram_received(self, data: bytes, _: object) -> None:
         said = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
-        worker = self.workers.get(int(said.get("MAINPID", 0)))
-        if worker and said.get("READY") == "1":
+        if said.get("READY") != "1":
+            return
+        pid = int(said.get("MAINPID", 0))
+        if worker := self.workers.get(pid):
             worker.ready.set()
+        else:
+            self._early.add(pid)
 
 
 @asynccontextmanager
@@ -49,23 +77,9 @@ async def listening(address: Path) -> AsyncIterator[Heard]:
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     receiver.bind(str(address))
     transport, _ = await loop.create_datagram_endpoint(lambda: heard, sock=receiver)
+    loop.add_signal_handler(signal.SIGCHLD, heard.child_ended)
     try:
         yield heard
     finally:
+        loop.remove_signal_handler(signal.SIGCHLD)
         transport.close()
-
-
-async def start_process(command: Sequence[str], notify_address: Path) -> asyncio.subprocess.Process:
-    """Starts a worker that outlives neither us nor, by itself, a Ctrl-C of our terminal."""
-    return await asyncio.create_subprocess_exec(
-        *command,
-        env={**os.environ, notify.VARIABLE: str(notify_address)},
-        start_new_session=True,
-        preexec_fn=_die_with_parent,
-    )
-
-
-def _die_with_parent() -> None:
-    """Runs in the new process: a supervisor that is killed leaves no orphans behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
