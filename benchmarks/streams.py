@@ -3,8 +3,12 @@
     python -m benchmarks.streams live --streams 200 400 600 --seconds 20
     python -m benchmarks.streams churn --streams 10000
     python -m benchmarks.streams voice FOLDER      # clips of one speaker each, such as LibriSpeech
+    python -m benchmarks.streams listen --streams 20 40 60 --seconds 30
+    python -m benchmarks.streams answer --seconds 120
 
-The server runs with the fake engine: this is about what surrounds the model.
+The server runs with the fake engine, as this is about what surrounds the model, but for `listen`
+and `answer`: live streams with voice activity and the demo model, and how long after the end of
+speech one of them has its result.
 """
 
 import argparse
@@ -26,13 +30,15 @@ from speechemotion.v1 import emotion_service_pb2 as pb
 from speechemotion.v1.audio_pb2 import AudioFormat
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
+from benchmarks import voices
 from server.app import serving
 from server.config import Settings
 from server.engine.fake import FakeEngine
 from server.speech import SAMPLE_RATE
 from server.streaming.decisions import Segment
 from server.streaming.plan import Speech, segmenter_for
-from server.streaming.voice import VoiceRule, silero
+from server.streaming.silero import Silero
+from server.streaming.voice import VoiceRule
 
 PCM = AudioFormat(encoding=AudioFormat.ENCODING_PCM_S16LE, sample_rate_hz=SAMPLE_RATE)
 CHUNK_MS = 100
@@ -55,12 +61,14 @@ def chunk_message() -> pb.AnalyzeStreamRequest:
 # live
 
 
-async def start_server(core: int | None) -> tuple[asyncio.subprocess.Process, str]:
+async def start_server(
+    core: int | None, engine: str = "fake", *flags: str
+) -> tuple[asyncio.subprocess.Process, str]:
     """A server process of its own; its log is on stderr."""
     pin = [] if core is None else ["taskset", "-c", str(core)]
     process = await asyncio.create_subprocess_exec(
-        *(*pin, sys.executable, "-m", "server", "--engine", "fake", "--port", "0"),
-        *("--log-format", "json", "--max-stream-sessions", "100000"),
+        *(*pin, sys.executable, "-m", "server", "--engine", engine, "--port", "0"),
+        *("--log-format", "json", "--max-stream-sessions", "100000", *flags),
         env={**os.environ, "SPEECHEMOTION_METRICS_PORT": "0"},
         stderr=asyncio.subprocess.PIPE,
     )
@@ -103,8 +111,8 @@ async def one_live(client, start: float, seconds: float, lags: list[float], late
     await reading
 
 
-async def live(streams: int, seconds: float, core: int | None) -> None:
-    process, address = await start_server(core)
+async def live(streams: int, seconds: float, core: int | None, flags: list[str]) -> None:
+    process, address = await start_server(core, "fake", *flags)
     channels = [
         grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
         for _ in range(-(-streams // STREAMS_PER_CHANNEL))
@@ -135,6 +143,47 @@ async def live(streams: int, seconds: float, core: int | None) -> None:
         f" server {used:.2f} cores, generator late p99 {own_p99:.1f} ms",
         flush=True,
     )
+
+
+# listen, answer
+
+
+async def listen(
+    streams: int, seconds: float, chunk_ms: int, folder: Path | None, flags: list[str]
+) -> None:
+    """Lags are from the chunk that completes a window to its result, as its client sees it."""
+    process, address = await start_server(None, "native", *flags)
+    rng, heard = random.Random(1), voices.Heard()
+    spoken = [voices.speech(folder, seconds, rng) for _ in range(streams)]
+    channels = [grpc.aio.insecure_channel(address) for _ in range(-(-streams // 50))]
+    begin = time.monotonic() + 2
+    before, at = cpu_seconds(process.pid), time.monotonic()
+    await asyncio.gather(
+        *(
+            voices.speak(
+                EmotionServiceStub(channels[n % len(channels)]),
+                audio, chunk_ms, begin + rng.uniform(0, 5), heard,
+            )
+            for n, audio in enumerate(spoken)
+        )
+    )  # fmt: skip
+    used = (cpu_seconds(process.pid) - before) / (time.monotonic() - at)
+    for channel in channels:
+        await channel.close()
+    process.terminate()
+    await process.communicate()
+    print(
+        f"{streams:4d} streams: {of(heard.lags, 'end of window to result')},"
+        f" {of(heard.ends, 'end of speech to result')}, server {used:.2f} cores,"
+        f" generator late p99 {1000 * np.percentile(heard.late, 99):.1f} ms,"
+        f" load {os.getloadavg()[0]:.1f}",
+        flush=True,
+    )
+
+
+def of(values: list[float], name: str) -> str:
+    p50, p95, p99 = np.percentile(values, [50, 95, 99]) * 1000
+    return f"{name} p50 {p50:.1f} p95 {p95:.1f} p99 {p99:.1f} ms of {len(values)}"
 
 
 # churn
@@ -220,7 +269,7 @@ def voice(folder: Path, clips: int) -> None:
         truth += [active, np.full(len(gap), -1, np.int8)]
     audio, label = np.concatenate(pieces), np.concatenate(truth)
     rule = VoiceRule(threshold=0.5, min_speech=4_000, end_silence=8_000)
-    segmenter = segmenter_for(Speech(rule, 15 * SAMPLE_RATE), 0, silero)
+    segmenter = segmenter_for(Speech(rule, 15 * SAMPLE_RATE), 0, Silero)
     began = time.perf_counter()
     decided = segmenter.push(audio) + segmenter.finish()
     took = time.perf_counter() - began
@@ -248,8 +297,21 @@ def main() -> None:
     heard = commands.add_parser("voice")
     heard.add_argument("folder", type=Path)
     heard.add_argument("--clips", type=int, default=40)
+    listened = commands.add_parser("listen")
+    listened.add_argument("--streams", type=int, nargs="+", default=[20, 40, 60])
+    answered = commands.add_parser("answer")
+    for one, seconds, chunk_ms in ((listened, 30.0, CHUNK_MS), (answered, 120.0, 20)):
+        one.add_argument("--seconds", type=float, default=seconds)
+        one.add_argument("--chunk-ms", type=int, default=chunk_ms)
+        one.add_argument("--folder", type=Path, help="of FLAC clips; else the client's samples")
+    for one in (alive, listened, answered):
+        one.add_argument("--flags", default="", help="of the server, such as --redis-url=...")
     given = parser.parse_args()
-    if given.command == "voice":
+    if given.command in ("listen", "answer"):
+        for streams in given.streams if given.command == "listen" else [1]:
+            flags = given.flags.split()
+            uvloop.run(listen(streams, given.seconds, given.chunk_ms, given.folder, flags))
+    elif given.command == "voice":
         voice(given.folder, given.clips)
     elif given.command == "churn":
         uvloop.run(churn(given.streams))
@@ -257,7 +319,7 @@ def main() -> None:
         if given.core is not None:
             os.sched_setaffinity(0, os.sched_getaffinity(0) - {given.core})
         for streams in given.streams:
-            uvloop.run(live(streams, given.seconds, given.core))
+            uvloop.run(live(streams, given.seconds, given.core, given.flags.split()))
 
 
 if __name__ == "__main__":

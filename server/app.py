@@ -1,6 +1,7 @@
 """Puts the server together, runs it, and takes it down in order."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,11 +16,12 @@ from speechemotion.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_
 from batcher import Batcher, CostModel
 from server import health
 from server.choices import limits_of, policy_of, relief_of, stream_limits_of
-from server.config import Settings
+from server.config import PortTaken, Settings
+from server.draining import ServingFailed, finish, stop_on_signals
 from server.engine import Engine, least
 from server.engine_threads import Started, in_thread, start
 from server.health import Health
-from server.listening import PortTaken, credentials_of, listen, make_server
+from server.listening import credentials_of, listen, make_server
 from server.notify import READY, notify
 from server.reflection import add_reflection
 from server.service import emotion, models
@@ -28,6 +30,8 @@ from server.service.callers import Callers, read_keys
 from server.service.calls import Calls
 from server.service.door import Door
 from server.service.stream import Streams
+from server.service.stream_store import SessionStore
+from server.service.upload import Uploads
 from server.speech import Model, Prediction, Utterance
 from server.telemetry import CallReport
 from server.telemetry.logs import log_call
@@ -54,9 +58,10 @@ async def serving(
     make_engine: Callable[[], Engine] | Sequence[Callable[[], Engine]],
     on_call: Callable[[CallReport], None] = log_call,
 ) -> AsyncIterator[Serving]:
-    """Load, warm up, listen, SERVING; on leaving NOT_SERVING, notice, drain. Raises PortTaken.
+    """Load, warm up, listen, SERVING; on leaving NOT_SERVING, notice, drain.
 
-    `make_engine`: one, or one for each device.
+    `make_engine`: one, or one for each device. Raises PortTaken; ServingFailed if something was
+    not finished in the time to drain.
     """
     makers = [make_engine] if callable(make_engine) else make_engine
     decoders = ThreadPoolExecutor(settings.decode_threads, "decode")
@@ -70,7 +75,8 @@ async def serving(
         batches = await stack.enter_async_context(_batcher(settings, started, telemetry))
         model = started[0].engine.model
         telemetry.watch(batches, model)
-        rpcs = _make_rpcs(settings, batches, model, telemetry, callers, decoders)
+        store = _session_store(settings, telemetry, stack)
+        rpcs = _make_rpcs(settings, batches, model, telemetry, callers, decoders, store)
         server = make_server(settings)
         status = _add_services(settings, server, rpcs)
         port = listen(settings, server, credentials)
@@ -85,18 +91,23 @@ async def serving(
             await status.withdraw()
             await asyncio.sleep(settings.drain_notice_seconds)
             rpcs.streams.drain(settings.drain_grace_seconds)
-            await _finish_calls(server, rpcs.calls, settings.drain_grace_seconds)
-            rpcs.streams.close()
+            try:
+                await finish(server, rpcs.calls, batches, settings.drain_grace_seconds)
+            finally:
+                rpcs.streams.close()
 
 
 async def run(
     settings: Settings,
     make_engine: Callable[[], Engine] | Sequence[Callable[[], Engine]],
-    stop: asyncio.Event,
-) -> int:
-    """Serves until `stop` is set or the batcher breaks; returns the exit status."""
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serves until `stop` is set, by default by SIGINT and SIGTERM. Raises ServingFailed."""
     log.info("loading", model=settings.model, engine=settings.engine)
     async with serving(settings, make_engine) as server:
+        stop = stop or stop_on_signals()
+        gc.collect()
+        gc.freeze()  # what stays for good; a full collection stops the calls for 1 ms, not 50
         _announce(settings, server)
         notify(READY)
         broken = asyncio.create_task(server.batcher.wait_broken())
@@ -107,9 +118,8 @@ async def run(
         broken.cancel()
         log.info("draining", batcher=repr(server.batcher))
     if failed:
-        log.error("the batcher broke: this process can serve no more")
+        raise ServingFailed("the batcher broke: this process can serve no more")
     log.info("stopped")
-    return 1 if failed else 0
 
 
 def callers_of(settings: Settings) -> Callers:
@@ -139,6 +149,17 @@ def _batcher(
     )
 
 
+def _session_store(
+    settings: Settings, telemetry: Telemetry, stack: AsyncExitStack
+) -> SessionStore | None:
+    if not settings.redis_url:
+        return None
+    keep = settings.stream_resume_seconds + settings.stream_idle_seconds
+    store = SessionStore(settings.redis_url, keep, telemetry.on_store)
+    stack.push_async_callback(store.close)
+    return store
+
+
 def _make_rpcs(
     settings: Settings,
     batches: Batcher[Utterance, Prediction],
@@ -146,8 +167,10 @@ def _make_rpcs(
     telemetry: Telemetry,
     callers: Callers,
     decoders: ThreadPoolExecutor,
+    store: SessionStore | None,
 ) -> _Rpcs:
     limits, stream_limits = limits_of(settings), stream_limits_of(settings)
+    relief = relief_of(settings)
     calls = Calls(
         telemetry.on_call,
         telemetry.trailers,
@@ -156,7 +179,7 @@ def _make_rpcs(
     )
     door = Door(
         batches,
-        relief_of(settings),
+        relief,
         decode_threads=settings.decode_threads,
         max_wait=settings.max_queue_seconds,
         on_step=telemetry.on_degraded,
@@ -167,11 +190,23 @@ def _make_rpcs(
         stream_limits,
         limits.audio,
         decoders,
+        door,
         max_decoders=settings.max_stream_decoders,
         embedding_seconds=settings.max_frame_embedding_seconds,
+        strained=lambda: batches.estimated_drain_time() > relief.scores_only_after,
+        report=telemetry.on_stream,
+        store=store,
     )
     analyzer = Analyzer(batches, model, limits, decoders, door)
-    emotions = emotion.EmotionService(analyzer, streams, calls)
+    uploads = Uploads(
+        analyzer,
+        batches,
+        stream_limits,
+        decoders,
+        max_bytes=settings.max_upload_bytes,
+        max_long=settings.max_long_uploads,
+    )
+    emotions = emotion.EmotionService(analyzer, uploads, streams, calls)
     catalogue = models.ModelService(model, limits, stream_limits, calls)
     return _Rpcs(calls, streams, emotions, catalogue)
 
@@ -195,16 +230,6 @@ async def _listen_for_probes(
     except OSError as error:
         text = f"Cannot listen on {host}:{port} for metrics; choose another --metrics-port"
         raise PortTaken(text) from error
-
-
-async def _finish_calls(server: grpc.aio.Server, calls: Calls, grace: float) -> None:
-    """Lets accepted calls finish; then ends health watches, which would never end themselves."""
-    stopping = asyncio.create_task(server.stop(grace))
-    idle = asyncio.create_task(calls.idle())
-    await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
-    idle.cancel()
-    await server.stop(0)
-    await stopping
 
 
 def _announce(settings: Settings, server: Serving) -> None:

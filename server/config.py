@@ -27,6 +27,10 @@ class SettingsError(Exception):
     """The settings make no sense; the text says which, one a line."""
 
 
+class PortTaken(SettingsError):
+    """Somebody else listens on the address."""
+
+
 class Settings(BaseSettings):
     """speech-emotion-server: send it speech over gRPC, it answers with emotions.
 
@@ -66,8 +70,8 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=256,
-        description="Server processes, each with the model; they get the ports --port, +1, ..., "
-        "and one metrics port more than workers. SIGHUP renews them one by one.",
+        description="Server processes (Linux), which share a CPU's model; they get the ports "
+        "--port, +1, ..., and one metrics port more than workers. SIGHUP renews them one by one.",
     )
     share_port: bool = Field(
         False,
@@ -125,6 +129,15 @@ class Settings(BaseSettings):
     )
     max_audio_seconds: float = Field(
         60.0, gt=0.1, le=600, description="Longest audio of a request; memory grows with it."
+    )
+    max_upload_bytes: int = Field(
+        100 * MIB,
+        ge=1024,
+        description="Largest file of AnalyzeUpload; what is beyond max_audio_bytes or "
+        "max_audio_seconds is analysed in windows.",
+    )
+    max_long_uploads: int = Field(
+        16, ge=1, description="Most such files at a time; each has a thread and some 30 MB."
     )
     max_batch_items: int = Field(32, ge=1, le=1024, description="Most items of a BatchAnalyze.")
     max_frame_embedding_seconds: float = Field(
@@ -204,6 +217,13 @@ class Settings(BaseSettings):
     )
     max_stream_speed: float = Field(
         2.0, ge=1, description="Fastest live stream, in seconds of audio for each second."
+    )
+
+    redis_url: str = Field(
+        "",
+        pattern="^$|^(redis|rediss|unix)://",
+        description="redis://HOST:PORT/DB, where replicas keep what their streams need to be "
+        "resumed on another one (no audio); empty: on the same replica only.",
     )
 
     # How it stops

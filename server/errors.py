@@ -57,7 +57,11 @@ class SessionNotFound(Exception):
     """The resume token is unknown here, or its time is over."""
 
     def __init__(self) -> None:
-        super().__init__("There is no such session on this replica; open a new stream.")
+        super().__init__("There is no such session; open a new stream.")
+
+
+class SessionStoreUnavailable(Exception):
+    """The session may be one of another replica; at the moment nobody can say."""
 
 
 class TooManyStreams(Exception):
@@ -134,6 +138,9 @@ def failure_of(error: BaseException) -> Failure:
             return _plain(StatusCode.ABORTED, error.reason, str(error), **token)
         case SessionNotFound():
             return _plain(StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", str(error))
+        case SessionStoreUnavailable():
+            text = "Sessions of other replicas cannot be found at the moment."
+            return _unavailable("SESSION_STORE_UNAVAILABLE", text)
         case TooManyStreams():
             return _shed("TOO_MANY_STREAMS", str(error), error.retry_after)
         case Unauthenticated():

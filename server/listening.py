@@ -5,13 +5,9 @@ from pathlib import Path
 
 import grpc
 
-from server.config import MIB, Settings, SettingsError
+from server.config import MIB, PortTaken, Settings, SettingsError
 
 TRANSPORT_SLACK = 4 * MIB  # our own size limit, which explains itself, must be met first
-
-
-class PortTaken(Exception):
-    """Somebody else listens on the address."""
 
 
 class BadCertificate(SettingsError):

@@ -78,8 +78,9 @@ class Talk:
         return None if event is grpc.aio.EOF else event
 
     async def whole(self, *chunks: bytes) -> pb.SessionSummary:
-        """A stream from its first message to its last."""
-        await self.open()
+        """A stream from its first message, unless it is open, to its last."""
+        if not self.events:
+            await self.open()
         reading = asyncio.create_task(self.until("summary"))
         await self.audio(*chunks)
         await self.control("finish")
@@ -133,6 +134,16 @@ class Server:
     @property
     def streams(self) -> str:
         return repr(self._server.streams)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the batcher's queue."""
+        return sum(self._server.batcher.statistics().waiting_by_priority.values())
+
+    @property
+    def metrics(self) -> str:
+        """Where they are read."""
+        return f"http://127.0.0.1:{self._server.metrics_port}/metrics"
 
     async def until(self, state: str) -> None:
         """Waits until the streams are in that state."""

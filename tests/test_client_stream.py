@@ -411,7 +411,7 @@ def test_a_tail_keeps_what_was_not_accepted_and_sends_whole_samples() -> None:
     assert tail.next(5) == Piece(0, b"0123")
     assert tail.next(100) == Piece(4, b"4567")
     assert tail.next(100) is None
-    tail.accept(1)
+    tail.accept(1, 0)
     assert not tail.rewind(0)
     assert tail.rewind(4)
     tail.append(b"ab")
@@ -431,6 +431,17 @@ def test_a_tail_repeats_marks_from_where_it_goes_on() -> None:
 
     assert [type(item) for item in first] == [Piece, Mark, Piece, Mark, Finish]
     assert [type(item) for item in again] == [Mark, Piece, Mark, Finish, type(None)]
+
+
+def test_a_tail_of_a_container_keeps_what_was_not_accepted() -> None:
+    tail = Tail(frame_bytes=0)
+    tail.append(b"0123456789")
+
+    assert tail.next(6) == Piece(0, b"012345")
+    tail.accept(0, 4)
+
+    assert not tail.rewind(3)
+    assert tail.rewind(4)
 
 
 def test_a_tail_of_a_container_forgets_the_oldest_that_was_sent() -> None:

@@ -47,6 +47,10 @@ class Cable:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
+    def plug_into(self, port: int) -> None:
+        """Leads to another server from the next connection on."""
+        self._port = port
+
     def cut(self) -> None:
         for end in self._ends:
             end.transport.abort()

@@ -1,16 +1,22 @@
 """Where speech begins and ends, and what is said of a session at its end."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+import speech_emotion_client
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.streaming.decisions import SpeechEnded, SpeechStarted, Trigger
 from server.streaming.pace import BURST, Pace
 from server.streaming.plan import Speech, segmenter_for
+from server.streaming.silero import Silero
 from server.streaming.timeline import Timeline
-from server.streaming.voice import FRAME, PADDING, VoiceRule, silero
+from server.streaming.voice import FRAME, PADDING, VoiceRule
 
+SAMPLE = Path(speech_emotion_client.__file__).with_name("samples") / "agitated.flac"
 RULE = VoiceRule(threshold=0.5, min_speech=3 * FRAME, end_silence=6 * FRAME)
 
 
@@ -115,12 +121,37 @@ def test_every_start_has_an_end_and_every_segment_lies_between(probabilities):
 
 def test_silero_hears_no_speech_in_silence_and_two_ears_hear_alike():
     noise = np.random.default_rng(1).normal(0, 1e-3, (20, FRAME)).astype(np.float32)
-    one, other = silero(), silero()
+    one, other = Silero(), Silero()
 
     heard = [one(frame) for frame in noise]
 
     assert max(heard) < 0.5
     assert [other(frame) for frame in noise] == heard
+
+
+def test_silero_says_what_its_authors_model_says():
+    # silero_vad 6.2.3, data/silero_vad.jit, of every fourth frame
+    official = [
+        0.6814, 0.9251, 0.9, 0.0728, 0.9574, 0.9945, 0.9977, 0.9866, 0.9774, 0.9996, 0.9986,
+        0.9374, 0.1822, 0.9963, 0.9999, 0.9987, 0.9998, 0.9999, 0.9999, 0.9999, 0.7851,
+    ]  # fmt: skip
+    audio, _ = soundfile.read(SAMPLE, dtype="float32")
+    ear = Silero()
+
+    heard = [ear(frame) for frame in audio[: 82 * FRAME].reshape(82, FRAME)]
+
+    assert heard[::4] == pytest.approx(official, abs=0.01)
+
+
+def test_an_ear_goes_on_with_the_state_of_another():
+    noise = np.random.default_rng(1).normal(0, 0.1, (30, FRAME)).astype(np.float32)
+    one, other = Silero(), Silero()
+    for frame in noise[:15]:
+        one(frame)
+
+    other.state = one.state
+
+    assert [other(frame) for frame in noise[15:]] == [one(frame) for frame in noise[15:]]
 
 
 def test_the_whole_is_the_mean_of_the_segments_weighted_by_their_length():
@@ -184,6 +215,14 @@ def test_a_fast_sender_is_slowed_down_to_the_limit_after_a_burst():
         sent += 1.0
 
     assert now == pytest.approx((100 - BURST) / 2)
+
+
+def test_a_sender_that_is_behind_may_catch_up_at_once_and_only_once():
+    pace = Pace(2.0, now=0.0, behind=20.0)
+
+    assert pace.spend(BURST + 20, now=0.0) == 0
+    assert pace.spend(BURST, now=1_000.0) == 0
+    assert pace.spend(1.0, now=1_000.0) == pytest.approx(0.5)
 
 
 def test_a_pause_earns_no_more_than_the_burst():

@@ -274,6 +274,7 @@ async def test_a_full_queue_costs_a_stream_time_and_no_result():
     async with Server(engine, max_queue_size=1, max_batch_size=1) as server:
         config = {"fixed_window": WINDOWS, "interim_interval_ms": 100}
         talks = [Talk(server.client, **config) for _ in range(4)]
+        await asyncio.gather(*(talk.open() for talk in talks))  # later they would be refused
 
         summaries = await asyncio.gather(*(talk.whole(pcm(1)) for talk in talks))
 

@@ -178,6 +178,8 @@ async def test_a_container_goes_on_at_the_byte_where_it_broke_off(client, tone):
     await again.until("summary")
 
     assert next_byte == 80_000
+    assert talk.events[-1].cursors.accepted_byte == 80_000
+    assert again.events[-1].cursors.accepted_byte == len(data)
     assert told(talk, again) == told(whole)
 
 

@@ -11,13 +11,12 @@ import numpy as np
 from server.audio.containers import undecodable
 from server.audio.limits import AudioLimits, check_channel_index, check_channels, check_rate
 from server.audio.pipe import Decoded, Pipe, decode_pipe
-from server.audio.raw import _STORED, Encoding, RawFormat, _as_float32
-from server.audio.resample import Resampler, mix
+from server.audio.raw import RawFormat
+from server.audio.raw_intake import RawIntake, overlap
+from server.audio.resample import Channel
 from server.audio.sniff import recognise
-from server.audio.source import Block
 from server.speech import InvalidInput, Waveform
 
-_PIECE = 16_000  # frames; bounds what one call of `take` costs
 _SNIFF_BYTES = 64 * 1024  # a container that does not show itself in these is none
 _NOTHING = np.empty(0, np.float32)
 
@@ -44,6 +43,11 @@ class Intake(Protocol):
     @property
     def size(self) -> int:
         """Bytes accepted."""
+        ...
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the decoder gave up before the end."""
         ...
 
     def offer(self, data: bytes) -> None:
@@ -84,74 +88,6 @@ def open_intake(described: RawFormat | None, limits: AudioLimits) -> Intake:
     return ContainerIntake(described.channel_index if described else 0, limits)
 
 
-class _Channel:
-    """One of the channels, or their mean, at 16 kHz."""
-
-    def __init__(self, rate_hz: int, index: int) -> None:
-        self._rate_hz = rate_hz
-        self._index = index
-        self._resampler = Resampler(rate_hz)
-
-    def push(self, block: Block) -> Waveform:
-        heard = block[:, self._index - 1 : self._index] if self._index else block
-        samples = mix(heard)
-        if not np.isfinite(samples).all():
-            raise InvalidInput("AUDIO_NOT_FINITE", "expected finite samples, got NaN or infinity")
-        return self._resampler.push(samples)
-
-    def cut(self) -> Waveform:
-        rest = self._resampler.finish()
-        self._resampler = Resampler(self._rate_hz)
-        return rest
-
-
-class RawIntake:
-    """Samples without a header. Cheap enough for an event loop: 10 us for 100 ms of speech."""
-
-    container = "raw"
-
-    def __init__(self, described: RawFormat, encoding: Encoding, limits: AudioLimits) -> None:
-        self.rate_hz = described.sample_rate_hz
-        self.channels = described.channel_count or 1
-        check_rate(self.rate_hz, "audio_format.sample_rate_hz", limits)
-        check_channels(self.channels, "audio_format.channel_count", limits)
-        check_channel_index(described.channel_index, self.channels)
-        self._encoding = encoding
-        self._stored = _STORED[encoding]
-        self._frame_bytes = self._stored.itemsize * self.channels
-        self._channel = _Channel(self.rate_hz, described.channel_index)
-        self._waiting = b""
-        self.size = 0
-
-    @property
-    def frames(self) -> int:
-        return self.size // self._frame_bytes
-
-    def offer(self, data: bytes) -> None:
-        self._waiting = self._waiting + data if self._waiting else data
-        self.size += len(data)
-
-    def rewind(self, unit: str, first: int) -> int:
-        return _overlap(first * self._frame_bytes if unit == "sample" else first, self.size)
-
-    def take(self) -> Waveform | None:
-        size = min(len(self._waiting) // self._frame_bytes, _PIECE) * self._frame_bytes
-        if not size:
-            return None
-        samples = np.frombuffer(self._waiting, self._stored, size // self._stored.itemsize)
-        self._waiting = self._waiting[size:]
-        return self._channel.push(_as_float32(samples.reshape(-1, self.channels), self._encoding))
-
-    def cut(self) -> Waveform:
-        return self._channel.cut()
-
-    def finish(self) -> None:
-        """A frame that is not whole is left out."""
-
-    def close(self) -> None:
-        self._waiting = b""
-
-
 class ContainerIntake:
     """A file in pieces. FFmpeg pulls, so it has a thread, which waits while there are no bytes.
 
@@ -167,10 +103,14 @@ class ContainerIntake:
         self._limits = limits
         self._head = b""  # until the container is recognised
         self._pipe = Pipe()
-        self._channel: _Channel | None = None
+        self._channel: Channel | None = None
         self._ended = False
         self.size = 0
         self.frames = 0
+
+    @property
+    def damaged(self) -> bool:
+        return self._pipe.error is not None
 
     def offer(self, data: bytes) -> None:
         self.size += len(data)
@@ -184,7 +124,7 @@ class ContainerIntake:
         if unit == "sample":
             text = "a container is counted in bytes: send first_byte"
             raise InvalidInput("FIELD_INVALID", text, field="audio.first_sample")
-        return _overlap(first, self.size)
+        return overlap(first, self.size)
 
     def take(self) -> Waveform | None:
         if not self.container:
@@ -228,19 +168,12 @@ class ContainerIntake:
             check_channels(block.samples.shape[1], "audio", self._limits)
             check_channel_index(self._channel_index, block.samples.shape[1])
             self.rate_hz, self.channels = block.rate_hz, block.samples.shape[1]
-            self._channel = _Channel(self.rate_hz, self._channel_index)
+            self._channel = Channel(self.rate_hz, self._channel_index)
         self.frames += len(block.samples)
         return self._channel.push(block.samples)
 
     def _refusal(self, error: Exception | None) -> InvalidInput:
         return error if isinstance(error, InvalidInput) else undecodable(self.container)
-
-
-def _overlap(first: int, accepted: int) -> int:
-    if first > accepted:
-        text = f"expected audio from byte {accepted} on, got some from byte {first} on"
-        raise InvalidInput("SAMPLES_MISSING", text, field="audio", limit=accepted, actual=first)
-    return accepted - first
 
 
 def _format_required() -> InvalidInput:

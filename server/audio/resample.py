@@ -4,7 +4,7 @@ import numpy as np
 import soxr
 
 from server.audio.source import Block
-from server.speech import SAMPLE_RATE, Waveform
+from server.speech import SAMPLE_RATE, InvalidInput, Waveform
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -41,3 +41,24 @@ class Resampler:
         return (
             _NOTHING if self._stream is None else self._stream.resample_chunk(_NOTHING, last=True)
         )
+
+
+class Channel:
+    """One of the channels, or their mean, at 16 kHz."""
+
+    def __init__(self, rate_hz: int, index: int) -> None:
+        self._rate_hz = rate_hz
+        self._index = index
+        self._resampler = Resampler(rate_hz)
+
+    def push(self, block: Block) -> Waveform:
+        heard = block[:, self._index - 1 : self._index] if self._index else block
+        samples = mix(heard)
+        if not np.isfinite(samples).all():
+            raise InvalidInput("AUDIO_NOT_FINITE", "expected finite samples, got NaN or infinity")
+        return self._resampler.push(samples)
+
+    def cut(self) -> Waveform:
+        rest = self._resampler.finish()
+        self._resampler = Resampler(self._rate_hz)
+        return rest

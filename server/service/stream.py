@@ -2,37 +2,36 @@
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any
 from uuid import uuid4
 
-import grpc
 from grpc import StatusCode
 
 from batcher import Batcher, Closed
 from server.audio import AudioLimits
-from server.audio.incremental import open_intake
 from server.errors import (
-    CacheMiss,
-    ModelNotFound,
     SessionNotFound,
     StreamAborted,
     TooManyStreams,
     Unforeseen,
     failure_of,
 )
-from server.service.answer import resource_name
 from server.service.calls import Call, Context
-from server.service.stream_config import Order, fields_of_config, read_config
+from server.service.door import Door
+from server.service.stream_config import Order, read_config
 from server.service.stream_connection import Connection
 from server.service.stream_messages import Result
+from server.service.stream_opening import Opening
 from server.service.stream_outbox import Workshop
+from server.service.stream_sharing import Sharing
+from server.service.stream_store import SessionStore
 from server.speech import InvalidInput, Model, Prediction, Utterance
-from server.streaming.plan import Speech, StreamLimits, segmenter_for
+from server.streaming.plan import StreamLimits
 from server.streaming.session import Session
 from server.streaming.sessions import Sessions
-from server.streaming.voice import silero
+from server.telemetry import StreamEvent, StreamReport, WindowReport
 
 LAST_SECONDS = 0.9
 """Share of the time to drain after which streams are ended, so that all hear why."""
@@ -53,16 +52,31 @@ class Streams:
         limits: StreamLimits,
         audio: AudioLimits,
         decoders: Executor,
+        door: Door,
         *,
         max_decoders: int,
         embedding_seconds: float,
+        strained: Callable[[], bool],
+        report: Callable[[StreamReport | WindowReport], None],
+        store: SessionStore | None = None,
     ) -> None:
+        """`strained`: whether interim results are what the server goes without now.
+
+        Without a `store` a session can be resumed on this replica only.
+        """
         self._shop = Workshop(
-            batcher=batcher, model=model, limits=limits, decoders=decoders, apart=self._apart
+            batcher=batcher,
+            model=model,
+            limits=limits,
+            decoders=decoders,
+            apart=self._apart,
+            strained=strained,
+            report=report,
         )
-        self._audio = audio
+        self._opening = Opening(self._shop, door, audio)
         self._max_decoders = max_decoders
         self._embedding_seconds = embedding_seconds
+        self._sharing = Sharing(store, self._shop, self._opening) if store else None
         self._sessions = Sessions(limits.max_sessions, limits.resume_window)
         self._connections: dict[str, Connection] = {}  # by resume token
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +90,8 @@ class Streams:
         connection = await self._open(context, call)
         session = connection.session
         self._connections[session.token] = connection
-        keep = False
+        self._report(StreamEvent.OPENED, connection.order)
+        keep = drained = False
         try:
             await connection.run()
         except asyncio.CancelledError:
@@ -84,12 +99,14 @@ class Streams:
             raise
         except Exception as error:
             keep = isinstance(error, StreamAborted) and bool(error.token)
+            drained = isinstance(error, Closed)
             connection.detach()
             named = _named(error)
             await connection.say_last(failure_of(named).status)
             raise named from error
         finally:
-            self._settle(connection, keep=keep)
+            self._report(StreamEvent.CLOSED, connection.order)
+            self._settle(connection, keep=keep, drained=drained)
 
     def drain(self, grace: float) -> None:
         """Opens no more streams, and ends those there are within `grace` seconds."""
@@ -104,69 +121,33 @@ class Streams:
             self._sessions.remove(session)
 
     async def _open(self, context: Context, call: Call) -> Connection:
-        config = await self._first_message(context)
+        config = await self._opening.config(context)
         if self._draining:
             raise Closed
         order = read_config(config, self._shop.limits, self._embedding_seconds)
         call.named(order.query.request_id)
-        self._check(order)
+        self._opening.check(order)
         token = config.resume_token
-        session = await (self._resume(token, order) if token else self._begin(order, call.tenant))
-        speech = isinstance(order.segmentation, Speech)
-        off_loop = speech or session.source.container != "raw"
-        return Connection(self._shop, session, order, context, call, off_loop=off_loop)
+        session = await (self._resume(token, order) if token else self._begin(order, call))
+        keeper = self._sharing.keeper(session.token) if self._sharing else None
+        return Connection(self._shop, session, order, context, call, keeper)
 
-    async def _first_message(self, context: Context) -> Any:
-        messages: list[Any] = []
-
-        async def read() -> None:
-            messages.append(await context.read())
-
-        # In a task that the end of this call does not cancel: a cancelled read leaks.
-        idle = self._shop.limits.idle_timeout
-        await asyncio.wait({self._apart(read())}, timeout=idle)
-        if not messages:
-            raise StreamAborted("STREAM_IDLE", f"Nothing came for {idle:g} s.")
-        message = messages[0]
-        ended = message is grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
-        if ended or message.WhichOneof("payload") != "config":
-            text = "The first message of a stream is its config."
-            raise InvalidInput("CONFIG_REQUIRED", text, field="config")
-        return message.config
-
-    def _check(self, order: Order) -> None:
-        name, model = order.query.model, self._shop.model
-        if name not in {"", f"models/{model.name}", resource_name(model)}:
-            raise ModelNotFound(name)
-        if order.query.cache_only:
-            raise CacheMiss("Streams are not cached.")
-
-    async def _begin(self, order: Order, tenant: str) -> Session[Result]:
-        if not self._sessions.has_room(tenant):
+    async def _begin(self, order: Order, call: Call) -> Session[Result]:
+        self._opening.admit(call, order)
+        if not self._sessions.has_room(call.tenant):
             raise TooManyStreams(self._shop.limits.max_sessions, retry_after=1.0)
-        with fields_of_config():
-            source = open_intake(order.query.described, self._audio)
-        if source.container != "raw" and self._decoding() >= self._max_decoders:
+        if order.container and self._decoding() >= self._max_decoders:
             raise TooManyStreams(self._max_decoders, retry_after=1.0)
-        loop = asyncio.get_running_loop()
-        segmenter = await loop.run_in_executor(
-            self._shop.decoders, segmenter_for, order.segmentation, order.interval, silero
-        )
-        session: Session[Result] = Session(
-            identity=uuid4().hex,
-            token=secrets.token_urlsafe(24),
-            tenant=tenant,
-            config=order.identity,
-            source=source,
-            segmenter=segmenter,
-            labels=len(self._shop.model.labels),
-            now=loop.time(),
+        session = await self._opening.session(
+            order, identity=uuid4().hex, token=secrets.token_urlsafe(24), tenant=call.tenant
         )
         self._sessions.add(session)
+        if self._sharing is not None:
+            self._sharing.keep(session)
         return session
 
     async def _resume(self, token: str, order: Order) -> Session[Result]:
-        session = self._sessions.find(token)
+        session = await self._find(token, order)
         if session is None:
             raise SessionNotFound
         if session.config != order.identity:
@@ -181,8 +162,36 @@ class Streams:
             raise SessionNotFound
         return session
 
-    def _settle(self, connection: Connection, *, keep: bool) -> None:
-        """The connection has ended; its session waits to be resumed, or is over."""
+    async def _find(self, token: str, order: Order) -> Session[Result] | None:
+        """Here, or where replicas share their sessions."""
+        sharing, session = self._sharing, self._sessions.find(token)
+        if sharing is not None and session is not None and await sharing.is_elsewhere(token):
+            await self._let_go(token)
+        elif session is not None:
+            self._report(StreamEvent.RESUMED, order)
+            return self._sessions.find(token)
+        if sharing is None:
+            return None
+        session = await sharing.take_over(token, order)
+        if session is None or self._sessions.find(token) is not None:  # two came at once
+            return self._sessions.find(token)
+        if not self._sessions.has_room(session.tenant):
+            raise TooManyStreams(self._shop.limits.max_sessions, retry_after=1.0)
+        self._sessions.add(session)
+        self._report(StreamEvent.TAKEN_OVER, order)
+        return session
+
+    async def _let_go(self, token: str) -> None:
+        """Another replica has gone on with this session, and is ahead of ours."""
+        if (connection := self._connections.pop(token, None)) is not None:
+            await connection.hand_over()
+        if self._sharing is not None:
+            self._sharing.let_go(token)
+        if (session := self._sessions.find(token)) is not None:
+            self._sessions.remove(session)
+
+    def _settle(self, connection: Connection, *, keep: bool, drained: bool) -> None:
+        """The connection has ended; its session waits to be resumed somewhere, or is over."""
         session = connection.session
         if self._connections.get(session.token) is connection:
             del self._connections[session.token]
@@ -190,6 +199,8 @@ class Streams:
             return
         if not keep:
             self._sessions.remove(session)
+            if self._sharing is not None and not drained:
+                self._sharing.forget(session)
             return
         loop = asyncio.get_running_loop()
         self._sessions.park(session, loop.time())
@@ -197,6 +208,12 @@ class Streams:
 
     def _expire(self) -> None:
         self._sessions.expire(asyncio.get_running_loop().time())
+        if self._sharing is not None:
+            self._sharing.prune({session.token for session in self._sessions})
+
+    def _report(self, event: StreamEvent, order: Order) -> None:
+        segmentation = order.effective.WhichOneof("segmentation") or ""
+        self._shop.report(StreamReport(event, order.pacing, segmentation))
 
     def _decoding(self) -> int:
         return sum(session.source.container != "raw" for session in self._sessions)

@@ -31,6 +31,17 @@ class Order:
     effective: pb.StreamConfig
 
     @property
+    def pacing(self) -> str:
+        """As metrics say it."""
+        return "realtime" if self.live else "bulk"
+
+    @property
+    def container(self) -> bool:
+        """Whether the audio says itself what it is."""
+        described = self.query.described
+        return described is None or described.encoding is None
+
+    @property
     def identity(self) -> bytes:
         """Two streams that may share a session have the same."""
         own = pb.StreamConfig()

@@ -10,6 +10,7 @@ from batcher import Closed
 from server.errors import StreamAborted
 from server.service.calls import Call, Context
 from server.service.stream_config import Order
+from server.service.stream_keeper import Keeper
 from server.service.stream_messages import (
     Result,
     to_event,
@@ -19,11 +20,13 @@ from server.service.stream_messages import (
     to_summary,
     to_warning,
 )
-from server.service.stream_outbox import Answer, Outbox, Slot, Workshop
+from server.service.stream_outbox import Outbox, Slot, Workshop
 from server.service.stream_reader import Reader, too_long
 from server.speech import Notice
+from server.streaming.checkpoint import Final
 from server.streaming.decisions import Segment, SpeechEnded, SpeechStarted, TooShort
 from server.streaming.session import Session
+from server.telemetry import Outcome
 
 LAST_WORD = 1.0
 """Seconds that a client may take to read why its stream ends; then it is cut off."""
@@ -39,19 +42,21 @@ class Connection:
         order: Order,
         context: Context,
         call: Call,
-        *,
-        off_loop: bool,
+        keeper: Keeper | None,
     ) -> None:
         self.session = session
         self.handed_over = False
         self._shop = shop
         self._limits = shop.limits
-        self._order = order
+        self.order = order
         self._context = context
         self._call = call
         self._now = asyncio.get_running_loop().time
-        self._outbox = Outbox(shop, order, call.tenant)
-        self._reader = Reader(shop, session, order, self._outbox, context, off_loop=off_loop)
+        self._outbox = Outbox(shop, order, call.tenant, keeper)
+        self._keeper = keeper
+        if keeper is not None:
+            keeper.on_taken = self._taken
+        self._reader = Reader(shop, session, order, self._outbox, context)
         self._sequence = 0
         self._sent_at = self._now()
         self._drain_at = inf
@@ -89,10 +94,13 @@ class Connection:
     async def hand_over(self) -> None:
         """Another connection goes on with the session; returns when this one has let go of it."""
         self.handed_over = True
-        text = "Another stream goes on with this session."
-        self._outbox.fail(StreamAborted("SESSION_TAKEN_OVER", text))
+        self._taken()
         self.detach()
         await self._reader.quiet()
+
+    def _taken(self) -> None:
+        text = "Another stream goes on with this session."
+        self._outbox.fail(StreamAborted("SESSION_TAKEN_OVER", text))
 
     def drain(self, ends_at: float) -> None:
         """The server stops: the client is told, and cut off at `ends_at` (loop time)."""
@@ -105,7 +113,7 @@ class Connection:
         started = pb.SessionStarted(
             session_id=session.id,
             resume_token=session.token,
-            effective_config=self._order.effective,
+            effective_config=self.order.effective,
             next_sample=session.source.frames if raw else 0,
             next_byte=0 if raw else session.source.size,
             limits=to_limits(self._limits),
@@ -132,6 +140,10 @@ class Connection:
             await self._outbox.news(self._next_alarm())
 
     async def _send_slot(self, slot: Slot) -> None:
+        if isinstance(slot.content, Segment):
+            await self._send_segment(slot, slot.content)
+            return
+        self._outbox.delivered(slot)
         match slot.content:
             case SpeechStarted(at):
                 await self._send(speech_started=pb.SpeechStarted(offset_ms=to_ms(at)))
@@ -142,23 +154,34 @@ class Connection:
                 await self._send(warning=to_warning(Notice("AUDIO_TOO_SHORT", text)))
             case Notice() as notice:
                 await self._send(warning=to_warning(notice))
-            case Segment() as segment:
-                assert slot.answer is not None  # segments are submitted when they are appended
-                await self._send_segment(segment, slot.answer.result(), slot.since)
 
-    async def _send_segment(self, segment: Segment, answer: Answer, since: float) -> None:
+    async def _send_segment(self, slot: Slot, segment: Segment) -> None:
+        assert slot.answer is not None  # segments are submitted when they are appended
+        answer = slot.answer.result()
         if answer is None:
-            self._outbox.skip()
+            self._outbox.delivered(slot)
+            self._outbox.skip(segment)
             return
-        model, now = self._shop.model, self._now()
-        result = to_segment(self._order.query, segment, answer, model, now - since)
+        lag, model = self._now() - slot.since, self._shop.model
+        result = to_segment(self.order.query, segment, answer, model, lag)
+        gap = max(0, segment.start - self.session.final) if segment.final else 0
+        self._outbox.report(Outcome.SENT, segment, lag, gap)
         self.session.answered(segment)
         if segment.final:
+            result.replayed = segment.index < self.session.known
             # Before it is sent: if the connection breaks meanwhile it counts as sent, and is
             # replayed as such.
-            scores = [result.result.scores[label] for label in model.labels]
-            self.session.deliver(segment, scores, result, now, keep=self._limits.idle_timeout)
+            self._deliver(segment, result)
+        self._outbox.delivered(slot)
         await self._send(segment=result)
+
+    def _deliver(self, segment: Segment, result: Result) -> None:
+        scores = [result.result.scores[label] for label in self._shop.model.labels]
+        keep = self._limits.idle_timeout
+        self.session.deliver(segment, scores, result, self._now(), keep=keep)
+        if self._keeper is not None:
+            answer = result.SerializeToString()
+            self._keeper.delivered(Final(segment.start, segment.end, tuple(scores), answer))
 
     async def _send(self, **event: Message) -> None:
         self._sequence += 1

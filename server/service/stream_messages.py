@@ -147,6 +147,7 @@ def to_event(sequence: int, cursors: Cursors, event: Mapping[str, Any]) -> pb.An
             accepted_sample=cursors.accepted,
             processed_sample=cursors.processed,
             final_sample=cursors.final,
+            accepted_byte=cursors.accepted_bytes,
         ),
         **event,
     )

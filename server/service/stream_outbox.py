@@ -13,9 +13,11 @@ from typing import Any, TypeAlias
 
 from batcher import Batcher, Overloaded, Served
 from server.service.stream_config import Order
+from server.service.stream_keeper import Keeper, Milestone
 from server.speech import SAMPLE_RATE, Model, Notice, Prediction, Utterance
 from server.streaming.decisions import Decision, Segment
 from server.streaming.plan import StreamLimits
+from server.telemetry import Outcome, StreamReport, WindowReport
 
 Answer: TypeAlias = Served[Prediction] | None
 """None: an interim for which there was no room."""
@@ -30,6 +32,8 @@ class Workshop:
     limits: StreamLimits
     decoders: Executor
     apart: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]  # a task nobody cancels
+    strained: Callable[[], bool]  # interims are what the server goes without now
+    report: Callable[[StreamReport | WindowReport], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +43,7 @@ class Slot:
     content: Decision | Notice
     since: float  # when it was decided
     answer: asyncio.Task[Answer] | None = None  # of a segment
+    milestone: Milestone | None = None  # reached when this is delivered
 
     @property
     def ready(self) -> bool:
@@ -48,13 +53,14 @@ class Slot:
 class Outbox:
     """One connection's events. It is closed once, and then nothing more is computed."""
 
-    def __init__(self, shop: Workshop, order: Order, tenant: str) -> None:
+    def __init__(self, shop: Workshop, order: Order, tenant: str, keeper: Keeper | None) -> None:
         self.closed = False
         self.complete = False  # nothing more will come
         self.failure: Exception | None = None
         self._shop = shop
         self._order = order
         self._tenant = tenant
+        self._keeper = keeper
         self._now = asyncio.get_running_loop().time
         self._slots: deque[Slot] = deque()
         self._news = asyncio.Event()  # for who writes
@@ -66,11 +72,12 @@ class Outbox:
     async def admit(self, decided: list[Decision]) -> list[Decision]:
         """Puts decisions in their places, waiting for room; what the closing left out is returned.
 
-        A live stream that is late gets no interims, so that its finals come in time.
+        A live stream that is late gets no interims, so that its finals come in time; nor does
+        anybody while the server is strained.
         """
         for position, decision in enumerate(decided):
-            if _is_interim(decision) and self._order.live and self._is_late():
-                self.skip()
+            if isinstance(decision, Segment) and not decision.final and self._is_strained():
+                self.skip(decision)
                 continue
             while self._is_full() and not self.closed:
                 self._room.clear()
@@ -88,13 +95,23 @@ class Outbox:
         self._slots.append(slot)
         self._news.set()
 
-    def skip(self) -> None:
+    def skip(self, interim: Segment) -> None:
         """An interim is left out; the client is told once, until the server has caught up."""
+        self.report(Outcome.SKIPPED, interim)
         if self._skipping:
             return
         self._skipping = True
         text = "Results come late: interim ones are left out until the server has caught up."
         self.append(Notice("INTERIMS_SKIPPED", text))
+
+    def pass_milestone(self) -> None:
+        """The session is kept as it is now, once all that was decided is delivered."""
+        if self._keeper is None or (milestone := self._keeper.milestone()) is None:
+            return
+        if self._slots:
+            self._slots[-1].milestone = milestone
+        else:
+            self._keeper.reached(milestone)
 
     def end(self) -> None:
         """All is decided."""
@@ -125,6 +142,11 @@ class Outbox:
         self._room.set()
         return self._slots.popleft()
 
+    def delivered(self, slot: Slot) -> None:
+        """Before it is sent: what breaks off after that counts as sent."""
+        if self._keeper is not None and slot.milestone is not None:
+            self._keeper.reached(slot.milestone)
+
     @property
     def empty(self) -> bool:
         return not self._slots
@@ -143,6 +165,18 @@ class Outbox:
             pass
         self._news.clear()
 
+    def report(self, outcome: Outcome, segment: Segment, lag: float = 0, gap: int = 0) -> None:
+        """`lag` in seconds, `gap` in samples."""
+        self._shop.report(
+            WindowReport(
+                outcome=outcome,
+                pacing=self._order.pacing,
+                trigger=segment.trigger.name.lower(),
+                lag=lag,
+                silence=gap / SAMPLE_RATE,
+            )
+        )
+
     def wake(self) -> None:
         self._news.set()
 
@@ -154,15 +188,19 @@ class Outbox:
         for slot in slots:
             if slot.answer is not None:
                 slot.answer.cancel()
+            if isinstance(slot.content, Segment):
+                self.report(Outcome.ABANDONED, slot.content)
         return [slot.content for slot in slots if not isinstance(slot.content, Notice)]
 
     def _is_full(self) -> bool:
         return len(self._slots) >= self._shop.limits.max_pending
 
-    def _is_late(self) -> bool:
+    def _is_strained(self) -> bool:
+        """Whether interims would be in the way of finals: of this stream's, or of all."""
         late = self._is_full() or self.lag() > self._shop.limits.max_lag
-        self._skipping = self._skipping and late
-        return late
+        strained = (late and self._order.live) or self._shop.strained()
+        self._skipping = self._skipping and strained
+        return strained
 
     async def _submit(self, segment: Segment) -> Answer:
         """A final waits for its turn as long as it takes: the sender is held up meanwhile."""
@@ -179,7 +217,3 @@ class Outbox:
                 if not segment.final:
                     return None
                 await asyncio.sleep(full.retry_after)
-
-
-def _is_interim(decision: Decision) -> bool:
-    return isinstance(decision, Segment) and not decision.final

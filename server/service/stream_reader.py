@@ -18,10 +18,18 @@ from server.service.stream_config import Order
 from server.service.stream_messages import Result
 from server.service.stream_outbox import Outbox, Workshop
 from server.speech import InvalidInput, Notice
+from server.streaming.decisions import Decision, Segment
 from server.streaming.pace import Pace
+from server.streaming.plan import Speech
 from server.streaming.session import Session
 
 Value = TypeVar("Value")
+
+PROGRESS = 1.0
+"""Seconds after which a session is kept again although nothing was decided."""
+
+QUICK = 16 * 1024
+"""Bytes that are listened to on the loop (half a second, 1 ms); more goes to a thread."""
 
 HALF_CLOSE = 0.05
 """Seconds that a bare half-close has to last before it counts as Finish."""
@@ -37,8 +45,6 @@ class Reader:
         order: Order,
         outbox: Outbox,
         context: Context,
-        *,
-        off_loop: bool,
     ) -> None:
         self.listening_since = inf  # loop time; inf while it does something else
         self._limits = shop.limits
@@ -47,11 +53,18 @@ class Reader:
         self._order = order
         self._outbox = outbox
         self._context = context
-        self._off_loop = off_loop  # a step takes milliseconds
+        self._decodes = session.source.container != "raw"  # a step takes milliseconds
+        self._listens = isinstance(order.segmentation, Speech)
+        self._off_loop = self._decodes
         self._loop = asyncio.get_running_loop()
-        self._pace = Pace(self._limits.max_speed, self._loop.time()) if order.live else None
+        self._pace = self._make_pace() if order.live else None
         self._slowed = False
+        self._progress_at = self._loop.time()
         self._step: asyncio.Future[Any] | None = None
+
+    def _make_pace(self) -> Pace:
+        behind, self._session.behind = self._session.behind, 0.0
+        return Pace(self._limits.max_speed, self._loop.time(), behind)
 
     async def read_all(self) -> None:
         """Until Finish, a failure, or the end of the connection."""
@@ -121,6 +134,8 @@ class Reader:
                     text = "end_segment needs client_marks."
                     raise InvalidInput("FIELD_INVALID", text, field="control.end_segment")
                 await self._admit(await self._do(self._session.mark))
+                if not self._outbox.closed:
+                    self._make_progress(final=True)
             case "finish":
                 await self._finish()
             case _:
@@ -136,16 +151,26 @@ class Reader:
 
     async def _use_up(self, data: bytes = b"") -> None:
         """Decides about everything that was accepted, piece by piece."""
-        decided = await self._do(self._session.step, data)
+        self._off_loop = self._decodes or (self._listens and len(data) > QUICK)
+        decided, final = await self._do(self._session.step, data), False
         while decided is not None:
             if decided:
-                await self._admit(decided)
+                final = await self._admit(decided) or final
             if self._outbox.closed:
                 return
             decided = await self._do(self._session.step)
+        self._make_progress(final)
 
-    async def _admit(self, decided: list[Any]) -> None:
+    async def _admit(self, decided: list[Decision]) -> bool:
+        """Whether there was a final segment among them."""
         self._session.put_back(await self._outbox.admit(decided))
+        return any(isinstance(one, Segment) and one.final for one in decided)
+
+    def _make_progress(self, final: bool) -> None:
+        now = self._loop.time()
+        if final or now >= self._progress_at + PROGRESS:
+            self._progress_at = now
+            self._outbox.pass_milestone()
 
     async def _do(self, function: Callable[..., Value], *arguments: Any) -> Value:
         """A step of the session, in a thread if it would hold up the others."""

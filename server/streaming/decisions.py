@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol, TypeAlias
 
-from server.speech import Waveform
+from server.speech import Vector, Waveform
 
 
 class Trigger(Enum):
@@ -56,6 +56,15 @@ class Segment:
 Decision: TypeAlias = SpeechStarted | SpeechEnded | TooShort | Segment
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Bookmark:
+    """Where a segmenter is, but for the samples it holds: those come again, from `needs` on."""
+
+    needs: int
+    numbers: tuple[int, ...]  # only the segmenter knows what they mean
+    ear: Vector | None = None  # what it has heard, if it listens
+
+
 class Segmenter(Protocol):
     """One way to cut audio into segments. However the audio is cut, the decisions are the same."""
 
@@ -69,4 +78,12 @@ class Segmenter(Protocol):
 
     def finish(self) -> list[Decision]:
         """There are no more samples."""
+        ...
+
+    def bookmark(self) -> Bookmark:
+        """All that a fresh one needs to go on from here with the same decisions."""
+        ...
+
+    def go_on(self, bookmark: Bookmark) -> None:
+        """Continues where another was; what is pushed next begins at `bookmark.needs`."""
         ...

@@ -16,6 +16,15 @@ class Growth:
         self.start = 0
         self._interims = 0  # how many intervals have passed since `start`
 
+    @property
+    def numbers(self) -> tuple[int, int, int, int]:
+        """All that it knows, for `go_on`."""
+        return self._index, self._revision, self.start, self._interims
+
+    def go_on(self, index: int, revision: int, start: int, interims: int) -> None:
+        """Continues where another was."""
+        self._index, self._revision, self.start, self._interims = index, revision, start, interims
+
     def begin(self, start: int, after: int = 0) -> None:
         """The next segment starts there; its interims lie beyond `after`."""
         self.start = start

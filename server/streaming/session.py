@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from server.speech import SAMPLE_RATE, Waveform
-from server.streaming.decisions import Decision, Segment, Segmenter
+from server.streaming.decisions import Bookmark, Decision, Segment, Segmenter
 from server.streaming.timeline import Timeline
 
 Answer = TypeVar("Answer")
@@ -44,6 +44,7 @@ class Cursors:
     """How far the session is, in frames of the client's audio; exclusive ends."""
 
     accepted: int
+    accepted_bytes: int  # of a container, otherwise 0
     processed: int
     final: int
 
@@ -79,14 +80,26 @@ class Session(Generic[Answer]):
         self.started_at = now
         self.finished = False  # the client has sent all it had
         self.timeline = Timeline(labels)
+        self.kept: int | None = None  # frames kept elsewhere too, if that is what counts
+        self.known = 0  # finals that another replica sent before it lost the session
+        self.behind = 0.0  # seconds of audio that its client may send again at once
         self.unsent: list[Decision] = []  # what the last connection left undone
         self._segmenter = segmenter
         self._delivered: deque[Delivered[Answer]] = deque()
-        self._processed = 0  # samples at 16 kHz
-        self._final = 0
+        self.processed = 0  # samples at 16 kHz
+        self.final = 0
 
     def __repr__(self) -> str:
-        return f"<Session {self.id} accepted={self.source.frames} final={self._final}>"
+        return f"<Session {self.id} accepted={self.source.frames} final={self.final}>"
+
+    def go_on(self, bookmark: Bookmark, processed: int, final: int) -> None:
+        """Continues where another replica was."""
+        self._segmenter.go_on(bookmark)
+        self.processed, self.final = processed, final
+
+    def bookmark(self) -> Bookmark:
+        """All that is decided lies before it; `step` is not running."""
+        return self._segmenter.bookmark()
 
     def missing(self, data: bytes, unit: str, first: int | None) -> bytes:
         """The part of a chunk that has not come before. Raises InvalidInput SAMPLES_MISSING."""
@@ -117,17 +130,21 @@ class Session(Generic[Answer]):
 
     def answered(self, segment: Segment) -> None:
         """The model has seen it."""
-        self._processed = max(self._processed, segment.end)
+        self.processed = max(self.processed, segment.end)
 
     def deliver(
         self, segment: Segment, scores: Sequence[float], answer: Answer, now: float, keep: float
     ) -> None:
         """A final result goes out; it is kept for replay for `keep` seconds."""
         self.timeline.add(segment.start, segment.end, scores)
-        self._final = max(self._final, segment.end)
-        self._delivered.append(Delivered(now, answer))
+        self.final = max(self.final, segment.end)
+        self.remember(answer, now)
         while self._delivered[0].at < now - keep or len(self._delivered) > MAX_REPLAYED:
             self._delivered.popleft()
+
+    def remember(self, answer: Answer, now: float) -> None:
+        """Keeps a final result for replay."""
+        self._delivered.append(Delivered(now, answer))
 
     def replay(self) -> list[Answer]:
         """What the client may not have got, oldest first."""
@@ -138,11 +155,13 @@ class Session(Generic[Answer]):
         self.unsent += [one for one in decisions if not isinstance(one, Segment) or one.final]
 
     def cursors(self) -> Cursors:
-        accepted = self.source.frames
+        frames = self.source.frames
         return Cursors(
-            accepted, min(accepted, self._at_source(self._processed)),
-            min(accepted, self._at_source(self._final)),
-        )  # fmt: skip
+            accepted=frames if self.kept is None else min(self.kept, frames),
+            accepted_bytes=0 if self.source.container == "raw" else self.source.size,
+            processed=min(frames, self._at_source(self.processed)),
+            final=min(frames, self._at_source(self.final)),
+        )
 
     def _at_source(self, samples: int) -> int:
         """16 kHz -> the client's rate, rounded up: the resampler rounds down."""

@@ -1,7 +1,7 @@
 """Segments that are stretches of speech; silence belongs to none. Pure, but for its ear."""
 
 from server.speech import Waveform
-from server.streaming.decisions import Decision, SpeechEnded, SpeechStarted, Trigger
+from server.streaming.decisions import Bookmark, Decision, SpeechEnded, SpeechStarted, Trigger
 from server.streaming.growth import Growth
 from server.streaming.tape import Tape
 from server.streaming.voice import FRAME, PADDING, Change, Ear, Voice, VoiceRule
@@ -39,6 +39,18 @@ class SpeechSegments:
         pausing = self._voice.silent_since is not None
         end = min(self._tape.end, self._voice.last + PADDING) if pausing else self._tape.end
         return self._end_speech(end, Trigger.FINISH)
+
+    def bookmark(self) -> Bookmark:
+        numbers = (self._heard, self._free_from, *self._growth.numbers, *self._voice.numbers)
+        return Bookmark(self._tape.start, numbers, self._ear.state)
+
+    def go_on(self, bookmark: Bookmark) -> None:
+        self._tape.begin(bookmark.needs)
+        self._heard, self._free_from = bookmark.numbers[:2]
+        self._growth.go_on(*bookmark.numbers[2:6])
+        self._voice.go_on(*bookmark.numbers[6:])
+        assert bookmark.ear is not None  # it was made by one that listens
+        self._ear.state = bookmark.ear
 
     def _after(self, change: Change | None) -> list[Decision]:
         if change is Change.STARTED:

@@ -15,6 +15,11 @@ class Tape:
         self._buffer: Waveform = np.empty(_ROOM, np.float32)
         self._offset = 0  # of `start` in the buffer
 
+    def begin(self, at: int) -> None:
+        """An empty tape whose next sample is `at`."""
+        self.start = self.end = at
+        self._offset = 0
+
     def append(self, samples: Waveform) -> None:
         kept = self.end - self.start
         if self._offset + kept + len(samples) > len(self._buffer):

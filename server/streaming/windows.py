@@ -1,7 +1,7 @@
 """Segments of a fixed length, and segments that the client ends itself. Pure."""
 
 from server.speech import Waveform
-from server.streaming.decisions import Decision, Trigger
+from server.streaming.decisions import Bookmark, Decision, Trigger
 from server.streaming.growth import Growth
 from server.streaming.tape import Tape
 
@@ -42,6 +42,13 @@ class FixedWindows:
             return []
         return self._growth.end(self._tape.end, Trigger.FINISH)
 
+    def bookmark(self) -> Bookmark:
+        return Bookmark(self._tape.start, self._growth.numbers)
+
+    def go_on(self, bookmark: Bookmark) -> None:
+        self._tape.begin(bookmark.needs)
+        self._growth.go_on(*bookmark.numbers)
+
     def _next_window(self, full: int) -> list[Decision]:
         decided = self._growth.end(full, Trigger.WINDOW)
         start = self._growth.start + self._hop
@@ -76,6 +83,13 @@ class ClientMarks:
 
     def finish(self) -> list[Decision]:
         return self._end(self._tape.end, Trigger.FINISH)
+
+    def bookmark(self) -> Bookmark:
+        return Bookmark(self._tape.start, self._growth.numbers)
+
+    def go_on(self, bookmark: Bookmark) -> None:
+        self._tape.begin(bookmark.needs)
+        self._growth.go_on(*bookmark.numbers)
 
     def _end(self, at: int, trigger: Trigger) -> list[Decision]:
         decided = self._growth.end(at, trigger)

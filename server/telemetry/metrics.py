@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from batcher.reports import BatchReport, Departure, Statistics
 from server.speech import Model
-from server.telemetry import CallReport
+from server.telemetry import CallReport, Outcome, StreamEvent, StreamReport, WindowReport
 
 PREFIX = "emotion_api"
 
@@ -29,6 +29,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._make_call_metrics()
         self._make_batch_metrics()
+        self._make_stream_metrics()
         self._serving = self._gauge("serving", "1 while health says SERVING, else 0.")
         self._model = Info("model", "What is served.", namespace=PREFIX, registry=self.registry)
 
@@ -54,6 +55,21 @@ class Metrics:
         error = departure.error.__name__ if departure.error else ""
         self._utterances.labels(departure.outcome, departure.priority.name.lower(), error).inc()
         self._utterance_seconds.labels(departure.outcome).observe(departure.time)
+
+    def on_stream(self, report: StreamReport | WindowReport) -> None:
+        """Counts what happens on a stream."""
+        if isinstance(report, WindowReport):
+            self._on_window(report)
+        elif report.event is StreamEvent.OPENED:
+            self._streams.labels(report.pacing, report.segmentation).inc()
+        elif report.event is StreamEvent.CLOSED:
+            self._streams.labels(report.pacing, report.segmentation).dec()
+        else:
+            self._resumed.labels(report.event).inc()
+
+    def on_store(self, up: bool) -> None:
+        """Whether the store that streams share answers."""
+        self._store_up.set(up)
 
     def on_degraded(self, step: str) -> None:
         """Counts a request that went without something, for load."""
@@ -91,6 +107,30 @@ class Metrics:
             "degraded", "Requests that went without something, for load.", "step"
         )
 
+    def _on_window(self, report: WindowReport) -> None:
+        self._windows.labels(report.outcome, report.pacing, report.trigger).inc()
+        if report.outcome is Outcome.SENT:
+            self._lag_seconds.labels(report.pacing).observe(report.lag)
+            self._silence_seconds.inc(report.silence)
+
+    def _make_stream_metrics(self) -> None:
+        self._streams = self._gauge("streams", "Streams that are open.", "pacing segmentation")
+        self._resumed = self._counter(
+            "streams_resumed", "Streams that went on: here, or taken over from a replica.", "event"
+        )
+        self._windows = self._counter(
+            "stream_windows", "Windows of streams.", "outcome pacing trigger"
+        )
+        self._lag_seconds = self._histogram(
+            "stream_lag_seconds", "From a window's last sample to its result.", SECONDS, "pacing"
+        )
+        self._silence_seconds = self._counter(
+            "stream_silence_seconds", "Audio between the segments of streams, not analysed."
+        )
+        self._store_up = self._gauge(
+            "stream_store_up", "1 while streams can be resumed elsewhere: Redis answers."
+        )
+
     def _make_batch_metrics(self) -> None:
         self._utterances = self._counter(
             "utterances", "Utterances that left the batcher.", "outcome priority error"
@@ -114,8 +154,8 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: str = "") -> Counter:
         return Counter(name, text, labels.split(), namespace=PREFIX, registry=self.registry)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, namespace=PREFIX, registry=self.registry)
+    def _gauge(self, name: str, text: str, labels: str = "") -> Gauge:
+        return Gauge(name, text, labels.split(), namespace=PREFIX, registry=self.registry)
 
     def _histogram(
         self, name: str, text: str, buckets: Iterable[float], labels: str = ""

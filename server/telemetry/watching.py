@@ -5,13 +5,17 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
+import structlog
+
 from batcher import Batcher
 from batcher.reports import BatchReport, Departure
 from server.speech import Model
-from server.telemetry import CallReport
+from server.telemetry import CallReport, StreamReport, WindowReport
 from server.telemetry.load import TRAILER, LoadMeter
 from server.telemetry.metrics import Metrics
 from server.telemetry.probes import Probes
+
+log = structlog.get_logger()
 
 REPORT_AGE = 0.05
 """Seconds for which a load report is sent again."""
@@ -46,6 +50,17 @@ class Telemetry:
     def on_degraded(self, step: str) -> None:
         """A request went without something, for load."""
         self._metrics.on_degraded(step)
+
+    def on_stream(self, report: StreamReport | WindowReport) -> None:
+        self._metrics.on_stream(report)
+
+    def on_store(self, up: bool) -> None:
+        """Whether streams can be resumed on another replica; called when that changes."""
+        self._metrics.on_store(up)
+        if up:
+            log.info("Redis answers: streams can be resumed on other replicas")
+        else:
+            log.warning("Redis does not answer: streams go on, and can be resumed here only")
 
     def watch(self, batcher: Batcher[Any, Any], model: Model) -> None:
         """From now on there is a model and a queue to tell about."""

@@ -44,7 +44,7 @@ from .streaming.events import (
     Summary,
 )
 from .streaming.options import ClientMarks, FixedWindow, StreamOptions, VoiceActivity
-from .streaming.session import EmotionStream
+from .streaming.stream import EmotionStream
 
 __all__ = [
     "Analysis",

@@ -16,7 +16,7 @@ from .outcome import Outcome
 from .request import AnalyzeOptions, Call
 from .streaming.chunks import StreamSource, chunks_of
 from .streaming.options import StreamCall, StreamOptions
-from .streaming.session import EmotionStream
+from .streaming.stream import EmotionStream
 from .v1 import emotion_service_pb2, emotion_service_pb2_grpc, model_service_pb2
 from .v1 import model_service_pb2_grpc as model_grpc
 

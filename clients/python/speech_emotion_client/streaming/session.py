@@ -1,20 +1,19 @@
-"""A stream of audio in and events out, that outlives its connections."""
+"""One session of a stream: audio in and events out, over as many connections as it takes."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from math import inf
 from typing import Any, Self
-
-from numpy.typing import NDArray
 
 from speech_emotion_client.errors import InvalidRequest, SpeechEmotionError
 from speech_emotion_client.v1 import emotion_service_pb2 as pb
 
 from . import resuming
-from .chunks import frame_bytes, to_bytes
-from .events import Event, Segment, SessionStarted, Summary, to_event
+from .chunks import frame_bytes
+from .events import Event, SessionStarted, Summary, to_event
+from .given import Given
 from .options import StreamCall, to_config
 from .tail import Tail
 from .wire import Wire
@@ -26,55 +25,36 @@ MARGIN = 10.0
 """Seconds of silence beyond the server's idle timeout, then the connection counts as broken."""
 
 
-class EmotionStream:
-    """An async context manager and an async iterator of events, the last of which is a Summary.
+class Session:
+    """An async iterator of events, the last of which is a Summary; `open` it, and `aclose` it.
 
-    Feed it from one task (`send`, `end_segment`, `finish`) and iterate over it in another: who
-    feeds waits for room, and events are fetched only as they are asked for, so that neither side
-    grows memory. A broken connection is resumed while the iterator is read: no sample is lost, and
-    no final result comes twice.
+    A broken connection is resumed while the iterator is read: no sample is lost, and no final
+    result comes twice.
     """
 
-    def __init__(
-        self,
-        open_call: Callable[[], Any],
-        call: StreamCall,
-        *,
-        seconds: float,
-        feed: Callable[["EmotionStream"], Coroutine[Any, Any, None]] | None = None,
-    ) -> None:
+    def __init__(self, open_call: Callable[[], Any], call: StreamCall, *, seconds: float) -> None:
         self._open_call = open_call
-        self._described = call.described
         self._config = to_config(call)
         self._seconds = seconds
-        self._feed = feed
-        self._feeding: asyncio.Task[None] | None = None
-        self._frame = frame_bytes(self._described)
+        self._frame = frame_bytes(call.described)
         self._tail = Tail(self._frame)
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._wire: Wire | None = None
         self._started: SessionStarted | None = None
         self._waiting: deque[Event] = deque()  # SessionStarted, until it is asked for
-        self._finals = 0  # all before this index were given out
+        self._given = Given()
         self._failure: Exception | None = None
         self._over = False
         self._broken_at = inf  # time.monotonic()
         self._attempt = 0
 
-    async def __aenter__(self) -> Self:
-        """Opens the session; raises a SpeechEmotionError if there is none to be had."""
+    async def open(self) -> None:
+        """Raises a SpeechEmotionError if there is no session to be had."""
         try:
             await self._open(self._seconds)
         except BaseException:
             await self.aclose()
             raise
-        if self._feed is not None:
-            self._feeding = asyncio.create_task(self._feed(self))
-            self._feeding.add_done_callback(self._fed)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -98,13 +78,8 @@ class EmotionStream:
         assert self._started is not None
         return self._started
 
-    async def send(self, chunk: bytes | bytearray | memoryview | NDArray[Any]) -> None:
-        """The next audio, waiting for room; 20 to 100 ms at a time are best.
-
-        Arrays are (samples,) or (samples, channels), int16 or floats in [-1, 1]. Raises
-        InvalidAudio, or what the stream ended with.
-        """
-        data = to_bytes(chunk, self._described)
+    async def send(self, data: bytes) -> None:
+        """The next audio, waiting for room. Raises what the stream ended with."""
         while self._tail.is_full and not self._over:
             self._room.clear()
             await self._room.wait()
@@ -127,9 +102,6 @@ class EmotionStream:
     async def aclose(self) -> None:
         """Ends the stream without its summary, unless it has come."""
         self._end(None)
-        if self._feeding is not None:
-            self._feeding.cancel()
-            await asyncio.wait([self._feeding])
         if self._wire is not None:
             await self._wire.close()
 
@@ -144,10 +116,10 @@ class EmotionStream:
             except SpeechEmotionError as error:
                 await self._recover(error)
                 continue
-            self._tail.accept(message.cursors.accepted_sample)
+            self._tail.accept(message.cursors.accepted_sample, message.cursors.accepted_byte)
             self._room.set()
             event = to_event(message, resumed=False)
-            if event is not None and not self._is_known(event):
+            if event is not None and self._given.is_new(event):
                 self._broken_at, self._attempt = inf, 0
                 return event
 
@@ -155,14 +127,6 @@ class EmotionStream:
     def _patience(self) -> float:
         """Seconds; a server whose client is idle says so before."""
         return self.started.limits.idle_timeout_ms / 1000 + MARGIN
-
-    def _is_known(self, event: Event) -> bool:
-        """A final result that was given out before the connection broke."""
-        if not isinstance(event, Segment) or event.index >= self._finals:
-            if isinstance(event, Segment) and event.is_final:
-                self._finals = event.index + 1
-            return False
-        return True
 
     def _connected(self) -> Wire:
         assert self._wire is not None
@@ -214,11 +178,10 @@ class EmotionStream:
             text = f"the server wants byte {position}, which is not held any more."
             raise resuming.lost(text, SpeechEmotionError(text, reason="SAMPLES_MISSING"))
 
-    def _fed(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if not self._over:  # whoever reads is told
-            self._failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+    def fail(self, error: Exception) -> None:
+        """Whoever reads is told, unless the session is over."""
+        if not self._over:
+            self._failure = error
             self._connected().cancel()
 
     def _end(self, error: Exception | None) -> None:

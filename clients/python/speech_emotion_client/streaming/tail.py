@@ -33,9 +33,9 @@ Item = Piece | Mark | Finish
 class Tail:
     """Audio from the first byte that the server may lack to the last that is known.
 
-    `frame_bytes` is the size of a sample of all channels, and pieces are cut there. 0 is a
-    container, of which the server never says what it has until a resume: then the last KEPT bytes
-    are held. Of samples, those that were not accepted are held, and `is_full` at KEPT.
+    `frame_bytes` is the size of a sample of all channels, and pieces are cut there; 0 is a
+    container. What was not accepted is held, and `is_full` at KEPT; of a container, of which old
+    servers do not say what they have, no more than the last KEPT bytes.
     """
 
     def __init__(self, frame_bytes: int) -> None:
@@ -89,10 +89,9 @@ class Tail:
             return Finish()
         return None
 
-    def accept(self, samples: int) -> None:
-        """The server has so many samples; of a container that says nothing about bytes."""
-        if self._frame:
-            self._forget(min(samples * self._frame, self.sent))
+    def accept(self, samples: int, size: int) -> None:
+        """The server has so many samples, or bytes of a container."""
+        self._forget(min(samples * self._frame if self._frame else size, self.sent))
 
     def rewind(self, position: int) -> bool:
         """Goes on at `position`; False if it is not held any more."""

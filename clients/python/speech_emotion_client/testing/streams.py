@@ -207,5 +207,7 @@ def _summary(session: FakeSession) -> pb.SessionSummary:
 def _numbered(event: Event, sequence: int, session: FakeSession) -> Event:
     event.sequence = sequence
     event.cursors.accepted_sample = len(session.audio) // 2
+    if not session.config.audio_format.encoding:
+        event.cursors.accepted_byte = len(session.audio)
     event.cursors.processed_sample = event.cursors.final_sample = session.start // 2
     return event

@@ -1,0 +1,146 @@
+"""Sessions where other replicas find them: Redis. Knows no session; never makes a stream wait long.
+
+What a session needs to go on is a hash: `owner`, `state`, and its final results by their numbers.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from enum import Enum, auto
+from math import inf
+from typing import Any
+from uuid import uuid4
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+PREFIX = "speechemotion:stream:"
+TIMEOUT = 0.5  # s; for one command, its connection included
+PAUSE = 1.0  # s; after a failure nobody asks
+FIELDS = 1_000  # names and values in one command
+AT_ONCE = 16  # commands; the others wait for these
+
+SAVE = """
+local owner = redis.call('HGET', KEYS[1], 'owner')
+if owner and owner ~= ARGV[1] then return -1 end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], unpack(ARGV, 3))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('HLEN', KEYS[1])
+"""
+CLAIM = """
+if redis.call('HEXISTS', KEYS[1], 'state') == 0 then return {} end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('HGETALL', KEYS[1])
+"""
+FORGET = """
+if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+class Saved(Enum):
+    """What became of a session that was to be kept."""
+
+    KEPT = auto()
+    INCOMPLETE = auto()  # earlier results are missing: the store has lost them
+    TAKEN = auto()  # another replica has the session now
+    FAILED = auto()
+
+
+class StoreFailed(Exception):
+    """The store does not answer in time."""
+
+
+class SessionStore:
+    """One for all streams of this replica. Raises nothing but what it says."""
+
+    def __init__(self, url: str, keep: float, on_up: Callable[[bool], None]) -> None:
+        """`keep`: seconds for which a session that nobody saves can be found."""
+        self.replica = uuid4().hex
+        self._redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
+            driver_info=None,  # it would read its own version from the disk, on the loop
+        )
+        self._keep_ms = round(1000 * keep)
+        self._on_up = on_up
+        self._up: bool | None = None  # nobody has asked yet
+        self._ask_again_at = 0.0  # loop time
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._now = asyncio.get_running_loop().time
+        self._save = self._redis.register_script(SAVE)
+        self._claim = self._redis.register_script(CLAIM)
+        self._forget = self._redis.register_script(FORGET)
+
+    async def save(
+        self, token: str, state: bytes, finals: Mapping[int, bytes], total: int
+    ) -> Saved:
+        """Adds `finals` to those that are there, `total` together, and then replaces the state."""
+        fields = [part for number, one in finals.items() for part in (b"%d" % number, one)]
+        batches = [fields[start : start + FIELDS] for start in range(0, len(fields), FIELDS)] or [
+            []
+        ]
+        batches[-1] += [b"state", state]
+        length = 0
+        for batch in batches:
+            try:
+                length = await self._write(token, batch)
+            except StoreFailed:
+                return Saved.FAILED
+            if length < 0:
+                return Saved.TAKEN
+        return Saved.KEPT if length >= total + len(("owner", "state")) else Saved.INCOMPLETE
+
+    async def claim(self, token: str) -> dict[bytes, bytes]:
+        """The session is this replica's from now on; empty if there is none. Raises StoreFailed."""
+        args: list[str | int] = [self.replica, self._keep_ms]
+        flat = await self._ask(lambda: self._claim(keys=[_key(token)], args=args))
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def is_elsewhere(self, token: str) -> bool:
+        """Whether another replica has claimed it. Raises StoreFailed."""
+        owner = await self._ask(lambda: self._redis.hget(_key(token), "owner"))
+        return owner is not None and owner != self.replica.encode()
+
+    async def forget(self, token: str) -> None:
+        """The session is over, unless another replica goes on with it."""
+        with suppress(StoreFailed):  # then it expires
+            await self._ask(lambda: self._forget(keys=[_key(token)], args=[self.replica]))
+
+    async def close(self) -> None:
+        """Finishes what was asked, and asks nothing more."""
+        self._ask_again_at = inf
+        for _ in range(AT_ONCE):
+            await self._turns.acquire()
+        await self._redis.aclose()
+
+    async def _write(self, token: str, fields: list[bytes]) -> int:
+        args: list[str | int | bytes] = [self.replica, self._keep_ms, *fields]
+        length: int = await self._ask(lambda: self._save(keys=[_key(token)], args=args))
+        return length
+
+    async def _ask(self, command: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._turns:
+            if self._now() < self._ask_again_at:
+                raise StoreFailed
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    answer = await command()
+            except (RedisError, OSError, TimeoutError):
+                self._ask_again_at = max(self._ask_again_at, self._now() + PAUSE)
+                self._say(up=False)
+                raise StoreFailed from None
+        self._say(up=True)
+        return answer
+
+    def _say(self, *, up: bool) -> None:
+        if up is not self._up:
+            self._up = up
+            self._on_up(up)
+
+
+def _key(token: str) -> str:
+    """Whoever can list the keys cannot resume the sessions."""
+    return PREFIX + hashlib.sha256(token.encode()).hexdigest()
