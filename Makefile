@@ -38,6 +38,9 @@ down:  ## End the fleet, losing no call
 restart:  ## New replicas, one after another, losing no call
 	@$(BIN)/python -m fleet restart
 
+restart-envoy:  ## A new Envoy with the configuration as it is now, losing no call (hot restart)
+	@$(BIN)/python -m fleet restart-envoy
+
 status:  ## Who of the fleet is ready
 	@$(BIN)/python -m fleet status
 
@@ -138,4 +141,4 @@ gpu:  ## On a machine with a GPU: its tests, then measures; results in $$OUT or 
 clean:  ## Remove what the commands above made
 	rm -rf .venv build dist third_party .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: baseline help run serve up down restart status logs api install check lint types layers protos stubs third_party test demo-model fix bench bench-engine gpu-wheels gpu clean
+.PHONY: baseline help run serve up down restart restart-envoy status logs api install check lint types layers protos stubs third_party test demo-model fix bench bench-engine gpu-wheels gpu clean

@@ -1,4 +1,4 @@
-"""`python -m fleet up | down | status | restart | logs`: what `make up` and its friends run."""
+"""`python -m fleet up | down | status | restart | restart-envoy | logs`: what `make up` runs."""
 
 import argparse
 import asyncio
@@ -12,15 +12,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from fleet.compose import compose
+from yaml import YAMLError
+
+from fleet.companions import companions, sharing
+from fleet.compose import BadEdit, compose
 from fleet.edge import equip
 from fleet.local import START_PATIENCE, STOP_PATIENCE, Fleet
-from fleet.plan import PROFILES, Ports, companions, default_ports, envoy, replica
-from fleet.process import answers
+from fleet.plan import PROFILES, Ports, default_ports, replica
+from fleet.process import Died, answers
 
 FOLDER = Path("build/fleet")
 STATE = FOLDER / "state.json"
 LOG = FOLDER / "fleet.log"
+STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> None:
@@ -30,7 +34,12 @@ def main() -> None:
         "supervise": lambda: asyncio.run(_supervise(chosen)),
         "down": _down,
         "status": _status,
-        "restart": _restart,
+        "restart": lambda: _tell(
+            signal.SIGHUP, "The replicas are being replaced one after another"
+        ),
+        "restart-envoy": lambda: _tell(
+            signal.SIGUSR1, "A new Envoy takes over, with envoy/envoy.yaml as it is now"
+        ),
         "logs": _logs,
     }
     sys.exit(commands[chosen.command]())
@@ -38,7 +47,8 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fleet", description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "status", "restart", "logs", "supervise"])
+    commands = ["up", "down", "status", "restart", "restart-envoy", "logs", "supervise"]
+    parser.add_argument("command", choices=commands)
     parser.add_argument("--profile", choices=PROFILES, default="local")
     parser.add_argument("--variant", action="append", default=[], help="of envoy/variants")
     parser.add_argument("--replicas", type=int, default=3)
@@ -83,40 +93,65 @@ async def _supervise(chosen: argparse.Namespace) -> int:
     ports = default_ports(chosen.replicas)
     others, skipped = companions(ports, FOLDER)
     variants = [*([] if chosen.profile == "local" else [chosen.profile]), *chosen.variant]
-    config = compose(variants)
-    if variants:
-        equip(config, FOLDER)
     fleet = Fleet(
         FOLDER,
         ports,
-        config,
-        replicas=[replica(n, ports, chosen.flags) for n in range(chosen.replicas)],
-        envoy=envoy(ports, FOLDER, workers=min(os.cpu_count() or 1, 4)),
+        _configuration(variants),
+        replicas=[
+            replica(n, ports, [*sharing(others), *chosen.flags]) for n in range(chosen.replicas)
+        ],
+        workers=min(os.cpu_count() or 1, 4),
         companions=others,
         write=_writer(sys.stdout),
     )
-    stop, roll = asyncio.Event(), asyncio.Event()
+    orders: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, roll.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        loop.add_signal_handler(number, orders.put_nowait, number)
     async with fleet:
         _write_state(chosen.profile, fleet, skipped)
-        rolling = asyncio.create_task(_roll_when(roll, fleet, chosen.profile, skipped))
-        await stop.wait()
-        rolling.cancel()
+        while (order := await _next_order(orders, fleet, variants)) is not None:
+            _write_state(chosen.profile, fleet, skipped, done=order)
     STATE.unlink(missing_ok=True)
     return 0
 
 
-async def _roll_when(
-    asked: asyncio.Event, fleet: Fleet, profile: str, skipped: dict[str, str]
-) -> None:
-    while True:
-        await asked.wait()
+def _configuration(variants: Sequence[str]) -> dict[str, Any]:
+    config = compose(variants)
+    if variants:
+        equip(config, FOLDER)
+    return config
+
+
+async def _next_order(
+    orders: "asyncio.Queue[signal.Signals]", fleet: Fleet, variants: Sequence[str]
+) -> str | None:
+    """Obeys a signal, unless one to stop comes meanwhile; what was done, or None: stop."""
+    order = await orders.get()
+    if order in STOP:
+        return None
+    work = asyncio.create_task(_obey(order, fleet, variants))
+    while not work.done():
+        following = asyncio.create_task(orders.get())
+        await asyncio.wait({work, following}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done() and following.result() in STOP:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            return None
+        following.cancel()
+    return work.result()
+
+
+async def _obey(order: signal.Signals, fleet: Fleet, variants: Sequence[str]) -> str:
+    if order is signal.SIGHUP:
         await fleet.roll()
-        asked.clear()
-        _write_state(profile, fleet, skipped, rolled=True)
+        return "rolled"
+    try:
+        await fleet.restart_envoy(_configuration(variants))
+    except (BadEdit, Died, OSError, YAMLError) as error:
+        print(f"fleet      | Envoy was not restarted: {error}", flush=True)
+        return "refused"
+    return "envoy restarted"
 
 
 def _writer(stream: TextIO) -> Callable[[str], None]:
@@ -127,13 +162,11 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
     return write
 
 
-def _write_state(
-    profile: str, fleet: Fleet, skipped: dict[str, str], *, rolled: bool = False
-) -> None:
+def _write_state(profile: str, fleet: Fleet, skipped: dict[str, str], *, done: str = "") -> None:
     state = {
         "pid": os.getpid(),
         "profile": profile,
-        "rolled": rolled,
+        "done": done,  # the last order
         "skipped": skipped,
         "processes": [
             {"name": p.program.name, "address": p.program.address, "ready": p.program.ready}
@@ -171,13 +204,13 @@ def _down() -> int:
     return 0
 
 
-def _restart() -> int:
+def _tell(order: signal.Signals, what: str) -> int:
     pid = _supervisor()
     if not pid:
         print("No fleet is up.", file=sys.stderr)
         return 1
-    os.kill(pid, signal.SIGHUP)
-    print("The replicas are being replaced one after another; `make logs` shows it.")
+    os.kill(pid, order)
+    print(f"{what}; `make logs` shows it.")
     return 0
 
 

@@ -2,26 +2,29 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from fleet.companions import scrape_config
 from fleet.plan import (
     CANARY,
     HOST,
     Ports,
     Program,
+    base_id_file,
     endpoints,
+    envoy,
     has_canary,
     place,
-    scrape_config,
 )
-from fleet.process import Process, post
+from fleet.process import Died, Process, post
 
 START_PATIENCE = 180.0  # s; a large checkpoint takes its time to load
 STOP_PATIENCE = 45.0  # s; longer than the drain of a replica
-ENVOY_DRAIN = 5.0  # s; --drain-time-s
+ENVOY_DRAIN = 5.0  # s; of its connections
 AGAIN = 1.0  # s, before a replica that died is started again
 
 
@@ -35,7 +38,7 @@ class Fleet:
         config: dict[str, Any],
         *,
         replicas: Sequence[Program],
-        envoy: Program,
+        workers: int = 1,
         companions: Sequence[Program] = (),
         envoy_drain: float = ENVOY_DRAIN,
         write: Callable[[str], None],
@@ -46,7 +49,11 @@ class Fleet:
         self._write = write
         self._envoy_drain = envoy_drain
         self.replicas = [Process(program, write) for program in replicas]
-        self.envoy = Process(envoy, write)
+        self._door = partial(
+            envoy, ports, folder, workers=workers, drain=max(1.0, envoy_drain)
+        )  # of any epoch
+        self.envoy = Process(self._door(), write)
+        self._epoch = 0  # of Envoy: how often it was restarted
         self.companions = [Process(program, write) for program in companions]
         self._keepers: list[asyncio.Task[None]] = []
         self._upgrading: set[str] = set()  # replicas that are meant to end
@@ -66,7 +73,8 @@ class Fleet:
         except BaseException:
             await self._stop_all()
             raise
-        self._keepers = [asyncio.create_task(self._keep(one)) for one in self.replicas]
+        keepers = [*(self._keep(one) for one in self.replicas), self._keep_envoy()]
+        self._keepers = [asyncio.create_task(one) for one in keepers]
         return self
 
     async def __aexit__(
@@ -96,6 +104,28 @@ class Fleet:
             await self.restart(replica)
             await asyncio.sleep(AGAIN)  # until Envoy has seen that it is back
 
+    async def restart_envoy(self, config: dict[str, Any] | None = None) -> None:
+        """A new Envoy in the place of the old one, which never closes the port: a hot restart.
+
+        `config`: its configuration from now on. Raises Died, and the old one goes on.
+        """
+        old, before, base_id = self.envoy, self.config, base_id_file(self.folder).read_text()
+        self._write_envoy(config or before)
+        new = Process(self._door(base_id=int(base_id), epoch=self._epoch + 1), self._write)
+        self._upgrading.add(old.program.name)
+        try:
+            await new.start()
+            await _first(old.ended(), new.ended())
+            if not new.pid:
+                raise Died("the new Envoy ended; see the log")
+            self.envoy, self._epoch = new, self._epoch + 1
+        except BaseException:
+            await new.stop(STOP_PATIENCE)
+            self._write_envoy(before)
+            raise
+        finally:
+            self._upgrading.discard(old.program.name)
+
     def announce(self, ports: Sequence[int], draining: Sequence[int] = ()) -> None:
         """Tells Envoy which replicas there are; the last one is the canary, if there is one."""
         if has_canary(self.config):
@@ -112,9 +142,13 @@ class Fleet:
     def _write_files(self) -> None:
         (self.folder / "endpoints").mkdir(parents=True, exist_ok=True)
         self.announce(self.ports.replicas)
-        place(self.config, self.ports, self.folder)
-        (self.folder / "envoy.json").write_text(json.dumps(self.config, indent=1))
+        self._write_envoy(self.config)
         (self.folder / "prometheus.json").write_text(scrape_config(self.ports))
+
+    def _write_envoy(self, config: dict[str, Any]) -> None:
+        place(config, self.ports, self.folder)
+        (self.folder / "envoy.json").write_text(json.dumps(config, indent=1))
+        self.config = config
 
     async def _start(self, process: Process) -> None:
         await process.start()
@@ -131,6 +165,20 @@ class Fleet:
             else:
                 await asyncio.sleep(AGAIN)
 
+    async def _keep_envoy(self) -> None:
+        """The same for Envoy; the first of a new line, not the successor of the dead one."""
+        while True:
+            envoy = self.envoy
+            status = await envoy.ended()
+            if envoy is self.envoy and envoy.program.name not in self._upgrading:
+                self._write(f"fleet      | {envoy.program.name} died with {status}\n")
+                await asyncio.sleep(AGAIN)
+                self._epoch = 0
+                self.envoy = Process(self._door(), self._write)
+                await self.envoy.start()
+            else:
+                await asyncio.sleep(AGAIN)
+
     async def _drain_envoy(self) -> None:
         if self.envoy.pid:
             await post(HOST, self.ports.admin, "/drain_listeners?graceful")
@@ -140,3 +188,11 @@ class Fleet:
         await self.envoy.stop(STOP_PATIENCE)
         await asyncio.gather(*(one.stop(STOP_PATIENCE) for one in self.replicas))
         await asyncio.gather(*(one.stop(STOP_PATIENCE) for one in self.companions))
+
+
+async def _first(*ends: Coroutine[Any, Any, int]) -> None:
+    """Returns when one of the processes has ended."""
+    waits = [asyncio.create_task(end) for end in ends]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()

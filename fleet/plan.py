@@ -2,10 +2,10 @@
 
 import json
 import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +67,43 @@ def replica(
     )
 
 
-def envoy(ports: Ports, folder: Path, *, workers: int = 1) -> Program:
-    """Envoy with the configuration that `place` made in `folder`."""
+def envoy(
+    ports: Ports,
+    folder: Path,
+    *,
+    workers: int = 1,
+    drain: float = 5.0,
+    base_id: int | None = None,
+    epoch: int = 0,
+) -> Program:
+    """Envoy with the configuration that `place` made in `folder`.
+
+    `drain`: seconds in which connections are asked to end, before Envoy does; twice that before a
+    successor ends it. `epoch` 1, 2, ... and the `base_id` that the first one wrote to
+    `base_id_file`: it takes the listeners over from the one that runs.
+    """
+    if base_id is None:
+        identity = ["--use-dynamic-base-id", "--base-id-path", str(base_id_file(folder))]
+    else:
+        identity = ["--base-id", str(base_id), "--restart-epoch", str(epoch)]
     return Program(
         name="envoy",
         arguments=(
             str(Path(sys.executable).with_name("envoy")),
             *("-c", str(folder / "envoy.json"), "--concurrency", str(workers)),
-            *("--use-dynamic-base-id", "--log-level", "warning"),
-            *("--drain-time-s", "5", "--parent-shutdown-time-s", "10"),
+            *identity,
+            *("--log-level", "warning"),
+            *("--drain-time-s", str(ceil(drain)), "--parent-shutdown-time-s", str(2 * ceil(drain))),
             *("--file-flush-interval-msec", "500"),
         ),
         address=f"{HOST}:{ports.door}",
         ready=f"http://{HOST}:{ports.admin}/ready",
     )
+
+
+def base_id_file(folder: Path) -> Path:
+    """Where Envoy writes which shared memory it took."""
+    return folder / "envoy.base-id"
 
 
 def place(config: dict[str, Any], ports: Ports, folder: Path) -> None:
@@ -129,61 +152,3 @@ def endpoints(
         "endpoints": [{"lb_endpoints": [entry(port) for port in ports]}],
     }
     return json.dumps({"resources": [assignment]}, indent=1)
-
-
-def companions(
-    ports: Ports, folder: Path, which: Callable[[str], str | None] = shutil.which
-) -> tuple[list[Program], dict[str, str]]:
-    """Redis and Prometheus if this machine has them; and what it lacks, with the cure."""
-    programs, skipped = [], {}
-    redis = which("valkey-server") or which("redis-server")
-    if redis:
-        programs.append(_redis(redis, ports))
-    else:
-        skipped["redis"] = "neither valkey-server nor redis-server is installed (apt: redis-server)"
-    prometheus = which("prometheus")
-    if prometheus:
-        programs.append(_prometheus(prometheus, ports, folder))
-    else:
-        skipped["prometheus"] = "it is not installed (apt: prometheus)"
-    return programs, skipped
-
-
-def _redis(binary: str, ports: Ports) -> Program:
-    address = f"{HOST}:{ports.redis}"
-    return Program(
-        name="redis",
-        arguments=(
-            *(binary, "--bind", HOST, "--port", str(ports.redis), "--save", ""),
-            *("--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"),
-        ),
-        address=address,
-        ready=f"tcp://{address}",
-    )
-
-
-def _prometheus(binary: str, ports: Ports, folder: Path) -> Program:
-    address = f"{HOST}:{ports.prometheus}"
-    return Program(
-        name="prometheus",
-        arguments=(
-            *(binary, f"--config.file={folder / 'prometheus.json'}"),
-            *(f"--storage.tsdb.path={folder / 'prometheus'}", f"--web.listen-address={address}"),
-        ),
-        address=address,
-        ready=f"http://{address}/-/ready",
-    )
-
-
-def scrape_config(ports: Ports) -> str:
-    """What Prometheus scrapes: the replicas and Envoy."""
-    jobs = {"replicas": ports.probes, "envoy": (ports.metrics,)}
-    return json.dumps(
-        {
-            "global": {"scrape_interval": "5s"},
-            "scrape_configs": [
-                {"job_name": name, "static_configs": [{"targets": [f"{HOST}:{p}" for p in list_]}]}
-                for name, list_ in jobs.items()
-            ],
-        }
-    )

@@ -9,9 +9,10 @@ from typing import Any
 
 import aiohttp
 
+from fleet.companions import companions, sharing
 from fleet.compose import compose
 from fleet.local import Fleet
-from fleet.plan import envoy, replica
+from fleet.plan import replica
 from fleet.ports import beside
 
 
@@ -32,9 +33,12 @@ async def running(
     replicas: int = 2,
     flags: Sequence[str] = (),
     each: Sequence[Sequence[str]] = (),
+    share: bool = False,
 ) -> AsyncIterator[Fleet]:
-    """`each`: flags of one replica after the other, beside the common ones."""
+    """`each`: flags of one replica after the other, beside the common ones; `share`: a Redis."""
     ports = beside(replicas)
+    programs = [one for one in companions(ports, folder)[0] if share and one.name == "redis"]
+    flags = [*sharing(programs), *flags]
     log = Log()
     fleet = Fleet(
         folder,
@@ -44,7 +48,7 @@ async def running(
             replica(n, ports, [*flags, *(each[n] if each else ())], module="benchmarks.replica")
             for n in range(replicas)
         ],
-        envoy=envoy(ports, folder),
+        companions=programs,
         envoy_drain=0,
         write=log.append,
     )
@@ -95,3 +99,8 @@ async def statistics(fleet: Fleet, matching: str) -> dict[str, int]:
         lines = (await answer.text()).splitlines()
     pairs = (line.rpartition(": ") for line in lines)
     return {name: int(value) for name, _, value in pairs if value.isdigit()}
+
+
+async def sent_to_replicas(fleet: Fleet) -> int:
+    """Calls that Envoy has passed on, whatever became of them."""
+    return sum((await statistics(fleet, "cluster.speech.*.upstream_rq_total$")).values())

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import socket
 import struct
 
@@ -11,10 +12,15 @@ import grpc
 import pytest
 import pytest_asyncio
 from fleets import calls_of, logged, running, statistics
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
-from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest, AnalyzeResponse
+from speechemotion.v1.emotion_service_pb2 import (
+    AnalyzeRequest,
+    AnalyzeResponse,
+    AnalyzeUploadRequest,
+)
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
@@ -136,6 +142,10 @@ async def test_both_spellings_of_names_and_choices_are_understood(http, tone):
         ("/api/v1/analyze", {"audio_data": "AAAA", "granularty": "frame"}, 400, 3, None),
         ("/api/v1/analyze:batch", {"requests": [{"audio": "AAAA"}]}, 400, 3, None),
         ("/api/v1/analyze", {"options": {"frame_strides": 2}}, 400, 3, None),
+        ("/api/v1/analyze", {"frame_stride": 2}, 400, 3, None),
+        ("/api/v1/analyze", {"options": {"granularity": "frame"}}, 400, 3, None),
+        ("/api/v1/analyze:batch", {"requests": [{}, {"requests": []}]}, 400, 3, None),
+        ("/api/v1/analyze:stream", [{"config": {}}, {"audio": {"dat": ""}}], 400, 3, None),
         ("/api/v1/analyse", {}, 404, 5, None),
         ("/api/v1/analyze:batch", {"requests": []}, 400, 3, "BATCH_SIZE_OUT_OF_RANGE"),
     ],
@@ -169,6 +179,44 @@ async def test_a_body_over_the_limit_is_refused_with_the_way_out(http):
 
     assert answer.status == 413
     assert "analyze:upload" in (await answer.json())["message"]
+
+
+async def test_a_stream_over_rest_is_an_event_a_line(http, tone):
+    messages = [
+        {"config": {"pacing": "PACING_BULK"}},
+        {"audio": {"data": base64.b64encode(tone(3.0)).decode()}},
+        {"control": {"finish": {}}},
+    ]
+
+    answer = await http.post("/api/v1/analyze:stream", json=messages)
+    events = [json.loads(line) for line in (await answer.text()).splitlines()]
+
+    assert [next(iter(set(one) - {"sequence", "cursors"})) for one in events] == [
+        "session_started", "segment", "segment", "summary",
+    ]  # fmt: skip
+
+
+async def test_a_file_that_is_too_long_for_analyze_comes_back_in_windows(http, direct, tone):
+    audio = tone(70.0)
+
+    async def in_pieces():
+        for at in range(0, len(audio), 50_000):
+            yield audio[at : at + 50_000]
+
+    by_rest = await (await http.post("/api/v1/analyze:upload", data=in_pieces())).text()
+    answer = json_format.Parse(by_rest, AnalyzeResponse())
+    by_grpc = await direct.AnalyzeUpload(iter([AnalyzeUploadRequest(audio=HttpBody(data=audio))]))
+
+    assert answer.windowed.window_count == 69
+    assert answer.scores == pytest.approx(by_grpc.scores)
+
+
+async def test_an_upload_over_the_limit_is_refused(http):
+    file = io.BytesIO(bytes(101 * 2**20))
+
+    answer = await http.post("/api/v1/analyze:upload", data=file)
+
+    assert (answer.status, (await answer.json())["code"]) == (413, 3)
 
 
 async def test_grpc_errors_keep_their_details(grpc_door):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import ssl
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import grpc
 import pytest
 import pytest_asyncio
 import yaml
-from fleets import calls_of, logged, running
+from fleets import logged, running, sent_to_replicas
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -20,7 +21,13 @@ from fleet.edge import equip
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
-KEYS = {"alice": "a-secret", "bob": "b-secret", "carol": "c-secret", "gold": "g-secret"}
+KEYS = {
+    "alice": "a-secret",
+    "bob": "b-secret",
+    "carol": "c-secret",
+    "dave": "d-secret",
+    "gold": "g-secret",
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -65,14 +72,14 @@ def body(tone) -> dict:
     ],
 )
 async def test_without_a_key_of_ours_nothing_reaches_a_replica(fleet, http, body, headers):
-    before = await calls_of(fleet, 0)
+    before = await sent_to_replicas(fleet)
 
     async with http("127.0.1.1") as session:
         answer = await session.post("/api/v1/analyze", json=body, headers=headers)
         error = await answer.json()
 
     assert (answer.status, error["code"]) == (401, 16)
-    assert await calls_of(fleet, 0) == before
+    assert await sent_to_replicas(fleet) == before
 
 
 @pytest.mark.parametrize(
@@ -157,6 +164,17 @@ async def test_a_batch_takes_more_of_the_quota_and_nobody_can_choose_how_much(ht
     left = [int(answer.headers["x-ratelimit-remaining"]) for answer in answers]
     assert [answer.status for answer in answers] == [200, 200]
     assert left[0] <= 50 - 8
+
+
+async def test_a_large_upload_takes_more_of_the_quota(http):
+    too_large = io.BytesIO(bytes(101 * 2**20))  # refused by its length, after it was paid for
+
+    async with http("127.0.4.2") as session:
+        headers = {"x-api-key": "d-secret"}
+        answer = await session.post("/api/v1/analyze:upload", data=too_large, headers=headers)
+
+    assert answer.status == 413
+    assert int(answer.headers["x-ratelimit-remaining"]) < 50 - 8
 
 
 async def test_health_and_the_description_of_the_api_need_no_key(http):

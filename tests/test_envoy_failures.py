@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
@@ -11,6 +12,7 @@ from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
 from benchmarks.load import offer
+from fleet.compose import compose
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
@@ -101,6 +103,44 @@ async def test_a_replica_that_is_taken_out_by_file_gets_no_calls_and_comes_back(
 
     assert out.failed + gone.failed + back.failed == 0, (out, gone, back)
     assert before == after < await calls_of(fleet, 0)
+
+
+async def test_one_file_switches_from_blue_replicas_to_green_ones(fleet, analyze):
+    *blue, green = fleet.ports.replicas
+
+    fleet.announce(blue)
+    await until(lambda: _healthy(fleet, 2))
+    before = [await calls_of(fleet, number) for number in range(3)]
+    load = asyncio.create_task(offer(analyze, rate=RATE, count=3 * RATE))
+    await during(load)
+    fleet.announce([green])
+    await until(lambda: _healthy(fleet, 1))
+    switched = [await calls_of(fleet, number) for number in range(3)]
+    tally = await load
+    after = [await calls_of(fleet, number) for number in range(3)]
+    fleet.announce(fleet.ports.replicas)
+
+    assert tally.failed == 0, tally
+    assert switched[0] > before[0]
+    assert after[2] > switched[2] >= before[2]
+
+
+async def test_an_envoy_whose_memory_is_full_says_that_it_is_busy(tmp_path):
+    config = compose([])
+    heap = config["overload_manager"]["resource_monitors"][0]["typed_config"]
+    heap["max_heap_size_bytes"] = 2**20
+    async with running(tmp_path, config, replicas=1) as full, aiohttp.ClientSession() as session:
+        url, answers = f"http://127.0.0.1:{full.ports.door}/api/v1/analyze", []
+
+        async def refused_for_load() -> bool:
+            answers.append(await session.post(url, json={}))
+            return answers[-1].status != 400  # of a request without audio
+
+        await until(refused_for_load)
+        refusal = await answers[-1].json()
+
+    assert (answers[-1].status, refusal["code"]) == (429, 8)
+    assert answers[-1].headers["retry-after"] == "1"
 
 
 async def _healthy(fleet, count: int) -> bool:

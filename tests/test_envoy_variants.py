@@ -12,7 +12,7 @@ import grpc
 import jwt
 import pytest
 import trustme
-from fleets import calls_of, logged, running, statistics, until
+from fleets import calls_of, logged, running, sent_to_replicas, statistics, until
 from speechemotion.v1 import emotion_service_pb2 as pb
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -23,6 +23,9 @@ from fleet.plan import endpoints
 from fleet.process import post
 
 pytestmark = pytest.mark.envoy
+
+ZONES = ("zone-a", "zone-b")
+CANARY_ONLY = "/runtime_modify?routing.canary.speech=0&routing.canary.speech-canary=100"
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ async def test_tokens_are_checked_and_their_subject_names_the_caller(tmp_path, c
                 "other audience": await status(token(aud="other")),
                 "forged": await status(token()[:-6] + "AAAAAA"),
             }
-            reached = await calls_of(fleet, 0)
+            reached = await sent_to_replicas(fleet)
             accepted = await status(token())
         line = await logged(fleet, "named")
 
@@ -119,13 +122,15 @@ async def test_only_clients_with_our_certificate_get_in_and_it_names_them(tmp_pa
                 answer = await session.post("/api/v1/analyze", json=body, headers=headers)
                 return answer.status
 
-        accepted = await status(certs / "client.pem", certs / "client.key")
         for pair in ((None, None), (tmp_path / "stranger.pem", tmp_path / "stranger.key")):
             with pytest.raises(aiohttp.ClientError):
                 await status(*pair)
+        reached = await sent_to_replicas(fleet)
+        accepted = await status(certs / "client.pem", certs / "client.key")
         line = await logged(fleet, "named")
+        then = await sent_to_replicas(fleet)
 
-    assert accepted == 200
+    assert (reached, accepted, then) == (0, 200, 1)
     assert line["client"] == "client-1.speechemotion.test"
 
 
@@ -137,7 +142,7 @@ async def test_a_canary_gets_who_asks_for_it_and_the_share_that_is_set(tmp_path,
         asked = [("x-canary", "1")]
         await offer(lambda: client.Analyze(request_, metadata=asked), rate=100, count=20)
         who_asked = await served(fleet)
-        await post("127.0.0.1", fleet.ports.admin, "/runtime_modify?routing.canary=100")
+        await post("127.0.0.1", fleet.ports.admin, CANARY_ONLY)
         await offer(lambda: client.Analyze(request_), rate=100, count=20)
         everybody = await served(fleet)
 
@@ -175,13 +180,50 @@ async def test_calls_stay_in_their_zone_until_it_has_nobody(tmp_path, config, re
     assert (at_home, everywhere) == ([40, 0], [40, 40])
 
 
-def _put_into_zones(fleet, draining=()) -> None:
+async def test_zones_get_shares_by_their_weights(tmp_path, config, request_):
+    async with running(tmp_path, config("weights")) as fleet:
+        _put_into_zones(fleet, weights=(3, 1))
+        client = stub(fleet)
+        await until(lambda: _read_again(fleet))
+        tally = await offer(lambda: client.Analyze(request_), rate=100, count=80)
+        large, small = await served(fleet)
+
+    assert tally.failed == 0, tally
+    assert (large, small) == (60, 20)
+
+
+async def test_a_replica_gets_calls_in_the_measure_of_its_weight(tmp_path, request_):
+    async with running(tmp_path) as fleet:
+        document = json.loads(endpoints(fleet.ports.replicas))
+        for one, weight in zip(
+            document["resources"][0]["endpoints"][0]["lb_endpoints"], (3, 1), strict=True
+        ):
+            one["load_balancing_weight"] = weight
+        fleet._replace("replicas.json", json.dumps(document))
+        await until(lambda: _read_again(fleet))
+        client = stub(fleet)
+        tally = await offer(lambda: client.Analyze(request_), rate=60, count=60)
+        large, small = await served(fleet)
+
+    assert tally.failed == 0, tally
+    assert large + small == 60
+    assert large > 2 * small
+
+
+async def _read_again(fleet) -> bool:
+    found = await statistics(fleet, "cluster.speech.update_success$")
+    return sum(found.values()) >= 2
+
+
+def _put_into_zones(fleet, draining=(), weights=()) -> None:
     """One replica in each of two zones."""
     document = None
-    for zone, port in zip(("zone-a", "zone-b"), fleet.ports.replicas, strict=True):
+    for zone, port in zip(ZONES, fleet.ports.replicas, strict=True):
         one = json.loads(endpoints([port], draining=draining))
         [group] = one["resources"][0]["endpoints"]
         group["locality"] = {"region": "local", "zone": zone}
+        if weights:
+            group["load_balancing_weight"] = dict(zip(ZONES, weights, strict=True))[zone]
         if document is None:
             document = one
         else:

@@ -9,10 +9,11 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from fleet.api import compile_protos, without_comments
+from fleet.companions import companions
 from fleet.compose import HTTP, BadEdit, apply, compose, find, to_yaml
 from fleet.edge import equip
 from fleet.openapi import to_openapi
-from fleet.plan import CANARY, companions, default_ports, endpoints, place
+from fleet.plan import CANARY, default_ports, endpoints, place
 from fleet.strict import to_lua
 
 VARIANTS = sorted(file.stem for file in Path("envoy/variants").glob("*.yaml"))

@@ -6,14 +6,12 @@ import hashlib
 import grpc
 import numpy as np
 import pytest
-from google.api.httpbody_pb2 import HttpBody
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 from speechemotion.v1.audio_pb2 import AudioFormat
 from speechemotion.v1.emotion_service_pb2 import (
     AnalyzeOptions,
     AnalyzeRequest,
-    AnalyzeUploadRequest,
     BatchAnalyzeRequest,
 )
 from speechemotion.v1.result_pb2 import Provenance, Tensor
@@ -61,15 +59,6 @@ async def test_an_answer_says_what_was_heard_and_who_made_it(client, tone):
     assert (made.model, made.batch_size) == ("models/fake@000000000000", 1)
     assert made.cache_status == Provenance.CACHE_STATUS_MISS
     assert metadata.timing.total_ms >= metadata.timing.inference_ms
-
-
-async def test_an_upload_gets_the_answer_of_the_same_bytes_in_analyze(client, tone):
-    data = tone(0.7)
-
-    upload = await client.AnalyzeUpload(AnalyzeUploadRequest(audio=HttpBody(data=data)))
-    unary = await client.Analyze(AnalyzeRequest(audio_data=data))
-
-    assert upload.scores == unary.scores
 
 
 async def test_frames_come_every_20_ms_and_their_logits_average_to_the_utterance(client, tone):

@@ -17,6 +17,7 @@ from server.service.analysis import Analyzer
 from server.service.calls import Call, Calls, Context
 from server.service.query import read_query, wanted_priority
 from server.service.stream import Streams
+from server.service.upload import Uploads
 from server.speech import InvalidInput
 
 NAME = "speechemotion.v1.EmotionService"
@@ -25,8 +26,11 @@ NAME = "speechemotion.v1.EmotionService"
 class EmotionService(EmotionServiceServicer):
     """Answers speechemotion.v1.EmotionService."""
 
-    def __init__(self, analyzer: Analyzer, streams: Streams, calls: Calls) -> None:
+    def __init__(
+        self, analyzer: Analyzer, uploads: Uploads, streams: Streams, calls: Calls
+    ) -> None:
         self._analyzer = analyzer
+        self._uploads = uploads
         self._streams = streams
         self._calls = calls
 
@@ -35,10 +39,11 @@ class EmotionService(EmotionServiceServicer):
             return await self._answer(request, call)
 
     async def AnalyzeUpload(
-        self, request: AnalyzeUploadRequest, context: Context
+        self, requests: AsyncIterator[AnalyzeUploadRequest], context: Context
     ) -> AnalyzeResponse:
+        del requests  # read through the context, in tasks of their own
         async with self._calls.answering(context, f"{NAME}/AnalyzeUpload", limited=True) as call:
-            return await self._answer(request, call)
+            return await self._uploads.answer(context, call)
 
     async def BatchAnalyze(
         self, request: BatchAnalyzeRequest, context: Context
@@ -55,9 +60,7 @@ class EmotionService(EmotionServiceServicer):
         async with self._calls.answering(context, f"{NAME}/AnalyzeStream") as call:
             await self._streams.serve(context, call)
 
-    async def _answer(
-        self, request: AnalyzeRequest | AnalyzeUploadRequest, call: Call
-    ) -> AnalyzeResponse:
+    async def _answer(self, request: AnalyzeRequest, call: Call) -> AnalyzeResponse:
         call.named(request.request_id)
         self._analyzer.door.check(call, wanted_priority(request))
         query = read_query(request)

@@ -73,7 +73,7 @@ class AnalyzeOptions(_message.Message):
     def __init__(self, cache_mode: _Optional[_Union[AnalyzeOptions.CacheMode, str]] = ..., priority: _Optional[_Union[AnalyzeOptions.Priority, str]] = ..., embedding_data_type: _Optional[_Union[_result_pb2.Tensor.DataType, str]] = ..., frame_stride: _Optional[int] = ...) -> None: ...
 
 class AnalyzeResponse(_message.Message):
-    __slots__ = ("emotion", "confidence", "scores", "frames", "embedding", "metadata")
+    __slots__ = ("emotion", "confidence", "scores", "frames", "embedding", "metadata", "windowed")
     class ScoresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -87,13 +87,25 @@ class AnalyzeResponse(_message.Message):
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    WINDOWED_FIELD_NUMBER: _ClassVar[int]
     emotion: str
     confidence: float
     scores: _containers.ScalarMap[str, float]
     frames: _result_pb2.FrameScores
     embedding: _result_pb2.Tensor
     metadata: _result_pb2.AnalysisMetadata
-    def __init__(self, emotion: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Mapping[str, float]] = ..., frames: _Optional[_Union[_result_pb2.FrameScores, _Mapping]] = ..., embedding: _Optional[_Union[_result_pb2.Tensor, _Mapping]] = ..., metadata: _Optional[_Union[_result_pb2.AnalysisMetadata, _Mapping]] = ...) -> None: ...
+    windowed: WindowedAnalysis
+    def __init__(self, emotion: _Optional[str] = ..., confidence: _Optional[float] = ..., scores: _Optional[_Mapping[str, float]] = ..., frames: _Optional[_Union[_result_pb2.FrameScores, _Mapping]] = ..., embedding: _Optional[_Union[_result_pb2.Tensor, _Mapping]] = ..., metadata: _Optional[_Union[_result_pb2.AnalysisMetadata, _Mapping]] = ..., windowed: _Optional[_Union[WindowedAnalysis, _Mapping]] = ...) -> None: ...
+
+class WindowedAnalysis(_message.Message):
+    __slots__ = ("fixed_window", "window_count", "timeline")
+    FIXED_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    fixed_window: FixedWindow
+    window_count: int
+    timeline: _containers.RepeatedCompositeFieldContainer[SessionSummary.Span]
+    def __init__(self, fixed_window: _Optional[_Union[FixedWindow, _Mapping]] = ..., window_count: _Optional[int] = ..., timeline: _Optional[_Iterable[_Union[SessionSummary.Span, _Mapping]]] = ...) -> None: ...
 
 class AnalyzeUploadRequest(_message.Message):
     __slots__ = ("audio", "granularity", "extract_embedding", "audio_format", "model", "request_id", "options")
@@ -255,14 +267,16 @@ class AnalyzeStreamResponse(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., cursors: _Optional[_Union[StreamCursors, _Mapping]] = ..., session_started: _Optional[_Union[SessionStarted, _Mapping]] = ..., speech_started: _Optional[_Union[SpeechStarted, _Mapping]] = ..., segment: _Optional[_Union[SegmentResult, _Mapping]] = ..., speech_ended: _Optional[_Union[SpeechEnded, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., warning: _Optional[_Union[_result_pb2.Warning, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., summary: _Optional[_Union[SessionSummary, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class StreamCursors(_message.Message):
-    __slots__ = ("accepted_sample", "processed_sample", "final_sample")
+    __slots__ = ("accepted_sample", "processed_sample", "final_sample", "accepted_byte")
     ACCEPTED_SAMPLE_FIELD_NUMBER: _ClassVar[int]
     PROCESSED_SAMPLE_FIELD_NUMBER: _ClassVar[int]
     FINAL_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_BYTE_FIELD_NUMBER: _ClassVar[int]
     accepted_sample: int
     processed_sample: int
     final_sample: int
-    def __init__(self, accepted_sample: _Optional[int] = ..., processed_sample: _Optional[int] = ..., final_sample: _Optional[int] = ...) -> None: ...
+    accepted_byte: int
+    def __init__(self, accepted_sample: _Optional[int] = ..., processed_sample: _Optional[int] = ..., final_sample: _Optional[int] = ..., accepted_byte: _Optional[int] = ...) -> None: ...
 
 class SessionStarted(_message.Message):
     __slots__ = ("session_id", "resume_token", "effective_config", "next_sample", "limits", "next_byte")

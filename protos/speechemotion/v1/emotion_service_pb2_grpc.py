@@ -41,7 +41,7 @@ class EmotionServiceStub:
                 request_serializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeRequest.SerializeToString,
                 response_deserializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeResponse.FromString,
                 _registered_method=True)
-        self.AnalyzeUpload = channel.unary_unary(
+        self.AnalyzeUpload = channel.stream_unary(
                 '/speechemotion.v1.EmotionService/AnalyzeUpload',
                 request_serializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeUploadRequest.SerializeToString,
                 response_deserializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeResponse.FromString,
@@ -71,8 +71,9 @@ class EmotionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def AnalyzeUpload(self, request, context):
-        """The same for REST uploads: the body is the file itself, the other fields are query parameters.
+    def AnalyzeUpload(self, request_iterator, context):
+        """The same for REST uploads: the body is the file itself, the other fields are query parameters. A file that Analyze
+        would refuse as too large or too long is analysed in windows, up to 100 MiB; AnalyzeResponse.windowed says so.
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
@@ -102,7 +103,7 @@ def add_EmotionServiceServicer_to_server(servicer, server):
                     request_deserializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeRequest.FromString,
                     response_serializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeResponse.SerializeToString,
             ),
-            'AnalyzeUpload': grpc.unary_unary_rpc_method_handler(
+            'AnalyzeUpload': grpc.stream_unary_rpc_method_handler(
                     servicer.AnalyzeUpload,
                     request_deserializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeUploadRequest.FromString,
                     response_serializer=speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeResponse.SerializeToString,
@@ -158,7 +159,7 @@ class EmotionService:
             _registered_method=True)
 
     @staticmethod
-    def AnalyzeUpload(request,
+    def AnalyzeUpload(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -168,8 +169,8 @@ class EmotionService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/speechemotion.v1.EmotionService/AnalyzeUpload',
             speechemotion_dot_v1_dot_emotion__service__pb2.AnalyzeUploadRequest.SerializeToString,
