@@ -10,7 +10,7 @@ from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 from server.app import serving
 from server.choices import policy_of
 from server.config import Settings
-from server.engine import Capacity, DeviceLost, least
+from server.engine import Capacity, DeviceLost
 from server.engine.fake import FakeEngine
 
 CALLS = 60
@@ -73,7 +73,13 @@ def test_the_engine_chooses_the_batch_within_the_settings():
     assert limited.max_batch_cost == 10
 
 
-def test_unequal_devices_run_what_all_of_them_can():
-    large, small = Capacity(batch_size=64, slots=2), Capacity(batch_size=8, slots=2)
+async def test_unequal_devices_run_batches_of_their_own_size(settings, tone):
+    large = FakeEngine(device="cuda:0", delay_s_per_batch=0.02, batch_size=8)
+    small = FakeEngine(device="cuda:1", delay_s_per_batch=0.02, batch_size=2)
 
-    assert least([large, small]) is small
+    async with serving(settings, [lambda: large, lambda: small]) as server:
+        answers = await analyse(server, tone(0.5))
+
+    assert len(answers) == CALLS
+    assert 2 < max(large.batches) <= 8
+    assert 1 <= max(small.batches) <= 2

@@ -22,11 +22,6 @@ class Capacity:
     bytes_per_audio_second: float = 0.0  # of the device, beside that, while a batch runs
 
 
-def least(capacities: Sequence[Capacity]) -> Capacity:
-    """What devices of different kinds have in common: that of the one with the smallest batches."""
-    return min(capacities, key=lambda one: (one.batch_size, one.batch_seconds, one.slots))
-
-
 class Engine(Protocol):
     """One model on one device. Blocking; `infer` is called by at most `capacity.slots` threads.
 
