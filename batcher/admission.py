@@ -1,8 +1,8 @@
 """Whom to refuse at the door, and when it pays to knock again. Pure: the load is an argument."""
 
+from collections.abc import Callable
 from typing import Any
 
-from batcher.cost import CostModel
 from batcher.errors import BatcherError, DeadlineUnmeetable, QueueFull, TenantLimit
 from batcher.lane import Pending
 from batcher.policy import BatchPolicy
@@ -16,18 +16,21 @@ class Admission:
     """Refuses what could not be served in time, before it costs anything."""
 
     def __init__(
-        self, scheduler: Scheduler[Any], policy: BatchPolicy, cost_model: CostModel
+        self,
+        scheduler: Scheduler[Any],
+        policy: BatchPolicy,
+        seconds_alone: Callable[[float], float],
     ) -> None:
+        """`seconds_alone(length)`: of the fastest device, for one request."""
         self._scheduler = scheduler
         self._policy = policy
-        self._model = cost_model
+        self._seconds_alone = seconds_alone
 
     def refusal(
         self,
         pending: Pending,
         *,
         in_flight: int,
-        devices: int,
         busy_time: float,
         trusted: bool,
         ahead: int = 0,
@@ -40,15 +43,15 @@ class Admission:
         of `ahead_length` together are about to be submitted before it.
         """
         policy = self._policy
-        busy_time += self._scheduler.work_of(ahead_length, ahead) / devices
-        wait = busy_time + self._scheduler.work_before(pending) / devices
+        busy_time += self._scheduler.seconds_for(ahead_length, ahead)
+        wait = busy_time + self._scheduler.work_before(pending)
         if len(self._scheduler) + ahead >= policy.max_queue_size:
             return QueueFull(f"{policy.max_queue_size} requests are waiting", max(wait / 2, SOON))
         if wait > policy.max_drain_time:
             return QueueFull(f"{wait:.1f} s of work wait", max(wait - policy.max_drain_time, SOON))
         if 0 < policy.max_tenant_in_flight <= in_flight:
             return TenantLimit(f"{in_flight} requests are in flight", max(wait / 2, SOON))
-        alone = self._model.predict(pending.length)
+        alone = self._seconds_alone(pending.length)
         left = pending.deadline - pending.enqueued_at
         if self._end(wait, alone) < left:
             return None
@@ -58,7 +61,7 @@ class Admission:
             return (
                 DeadlineUnmeetable(f"has {left:.3f} s, needs {alone:.3f} s") if hopeless else None
             )
-        wait = busy_time + self._scheduler.work_before(pending, pending.due) / devices
+        wait = busy_time + self._scheduler.work_before(pending, pending.due)
         if self._end(wait, alone) < left:
             return None
         late = wait + alone - left

@@ -46,18 +46,20 @@ class Batcher(Generic[Item, Result]):
         policy: BatchPolicy,
         *,
         cost_model: CostModel | None = None,
+        own: Mapping[str, tuple[BatchPolicy, CostModel]] | None = None,
         on_batch: Callable[[BatchReport], None] = ignore,
         on_departure: Callable[[Departure], None] = ignore,
     ) -> None:
         if not devices:
             raise ValueError("a batcher needs a device")
         self._policy = policy
-        self._model = cost_model or CostModel()
-        self._devices = Devices(devices, policy)
-        self._scheduler: Scheduler[Call[Item, Result]] = Scheduler(policy, self._model)
-        self._admission = Admission(self._scheduler, policy, self._model)
+        self._devices = Devices(devices, policy, cost_model or CostModel(), own or {})
+        self._scheduler: Scheduler[Call[Item, Result]] = Scheduler(
+            policy, self._devices.seconds_for
+        )
+        self._admission = Admission(self._scheduler, policy, self._devices.seconds_alone)
         self._ledger = Ledger(on_batch, on_departure)
-        self._runner: Runner[Item, Result] = Runner(self._model, self._ledger)
+        self._runner: Runner[Item, Result] = Runner(self._ledger)
         self._numbers = count()
         self._tasks: dict[asyncio.Task[None], list[Call[Item, Result]]] = {}
         self._open = False
@@ -163,7 +165,7 @@ class Batcher(Generic[Item, Result]):
     def estimated_drain_time(self) -> float:
         """Seconds until all that waits and runs now is done, by the cost model."""
         busy_time = max(self._free_at - self._loop.time(), 0.0)
-        return busy_time + self._scheduler.work() / max(len(self._devices), 1)
+        return busy_time + self._scheduler.work()
 
     def statistics(self) -> Statistics:
         waiting = {priority: self._scheduler.waiting_in(priority) for priority in Priority}
@@ -193,7 +195,7 @@ class Batcher(Generic[Item, Result]):
         refusal: BatcherError | None = Closed("nothing is accepted any more")
         if self._open:
             refusal = self._admission.refusal(
-                asked, in_flight=self._ledger.in_flight[asked.tenant], devices=len(self._devices),
+                asked, in_flight=self._ledger.in_flight[asked.tenant],
                 busy_time=max(self._free_at - now, 0.0), trusted=trusted,
                 ahead=ahead, ahead_length=ahead_length,
             )  # fmt: skip
@@ -220,10 +222,10 @@ class Batcher(Generic[Item, Result]):
         try:
             for late in self._scheduler.take_expired(now):
                 self._runner.expire(late, now)
-            due_at, device = self._next_start()
+            due_at, device = self._next_start(now)
             while device and due_at <= now:
                 self._start(device, now)
-                due_at, device = self._next_start()
+                due_at, device = self._next_start(now)
             self._alarm.set(min(due_at, self._scheduler.next_deadline()))
         except Exception as bug:
             self._break(bug)
@@ -234,18 +236,19 @@ class Batcher(Generic[Item, Result]):
     def _note_slots(self) -> None:
         self._slot_at, self._free_at = self._devices.slot_at(), self._devices.free_at()
 
-    def _next_start(self) -> tuple[float, Device[Item, Result] | None]:
+    def _next_start(self, now: float) -> tuple[float, Device[Item, Result] | None]:
         """When the next batch of what waits is to be formed, and for which device."""
-        device = self._devices.next() if self._scheduler else None
-        if not device:
+        if not self._scheduler:
             return inf, None
-        if device.running:
-            return device.slot_at(), device
-        return self._scheduler.due_at(device.idle_since if self._open else inf), device
+        device, at = self._devices.next(now, *self._scheduler.load())
+        if device and at == -inf:
+            since = device.idle_since if self._open else inf
+            at = self._scheduler.due_at(since, device.policy.max_batch_size)
+        return at, device
 
     def _start(self, device: Device[Item, Result], now: float) -> None:
-        batch = self._scheduler.take_batch(now, device.budget)
-        predicted = self._model.predict(len(batch) * max(call.length for call in batch))
+        batch = self._scheduler.take_batch(now, device.room())
+        predicted = device.model.predict(len(batch) * max(call.length for call in batch))
         device.start(now, predicted)
         task = self._loop.create_task(self._serve(device, batch, predicted), name="batch")
         self._tasks[task] = batch

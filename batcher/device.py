@@ -1,10 +1,12 @@
-"""What is known of the devices: slots, budgets, how long they will be busy. Runs nothing."""
+"""What is known of the devices: pace, slots, budgets, how long they will be busy. Runs nothing."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from typing import Generic, TypeVar
 
+from batcher.cost import TINY, CostModel
 from batcher.policy import BatchPolicy
+from batcher.room import Room
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,19 +22,29 @@ RECOVERY = 1.01
 """By how much a good batch widens a budget that OutOfMemory has narrowed: 70 batches double it."""
 
 
-class Device(Generic[Item, Result]):
-    """Times are in loop.time() seconds."""
+DISTRUST = 2.0
+"""How much slower a device is taken to be for each run in a row that failed, up to MAX_DISTRUST:
+one that fails at once would otherwise be free at once, and draw all the work to itself."""
+MAX_DISTRUST = 1024.0
 
-    def __init__(self, name: str, run: RunBatch[Item, Result], policy: BatchPolicy) -> None:
+
+class Device(Generic[Item, Result]):
+    """Times are in loop.time() seconds. `policy` and `model` are its own."""
+
+    def __init__(
+        self, name: str, run: RunBatch[Item, Result], policy: BatchPolicy, model: CostModel
+    ) -> None:
         self.name = name
         self.run = run
+        self.policy = policy
+        self.model = model
+        self.failures = 0  # runs in a row
         self.budget = 1.0
         self.running = 0  # batches
         self.batches = 0
         self.busy_time = 0.0
         self.idle_since = -inf
         self.busy_until = -inf  # predicted
-        self._policy = policy
         self._freed_at = -inf
         self._promised = 0.0  # seconds, for all that runs
 
@@ -40,9 +52,37 @@ class Device(Generic[Item, Result]):
         """When the next batch should be formed: now if idle, late if one runs, never if full."""
         if not self.running:
             return -inf
-        if self.running >= self._policy.slots_per_device:
+        if self.running >= self.policy.slots_per_device:
             return inf
-        return self.busy_until - self._policy.prepare_time
+        return self.busy_until - self.policy.prepare_time
+
+    def room(self) -> Room:
+        """What its next batch may hold."""
+        size, cost = self.policy.max_batch_size, self.policy.max_batch_cost
+        sizes = self.policy.preferred_sizes
+        return Room(max(1, int(size * self.budget)), cost * self.budget, sizes, self.model)
+
+    def seconds_for(self, length: float, count: int) -> float:
+        """To compute `count` requests of `length` together, in full batches."""
+        batches = max(count / self.policy.max_batch_size, length / self.policy.max_batch_cost)
+        return self.model.predict(length, batches)
+
+    def seconds_for_all(self, now: float, length: float, count: int) -> float:
+        """Until it would have done what it runs and, alone, all that waits.
+
+        What is late by now is taken to need as long again.
+        """
+        busy = abs(self.busy_until - now) if self.running else 0.0
+        return busy + self._distrust() * self.seconds_for(length, count)
+
+    def seconds_for_batch(self, length: float, count: int) -> float:
+        """To compute one batch of the `count` requests of `length` together that wait."""
+        policy = self.policy
+        share = min(policy.max_batch_size / count, policy.max_batch_cost / max(length, TINY), 1.0)
+        return self._distrust() * self.model.predict(length * share)
+
+    def _distrust(self) -> float:
+        return min(DISTRUST**self.failures, MAX_DISTRUST)
 
     def start(self, now: float, predicted: float) -> None:
         """A batch has been handed to it."""
@@ -72,19 +112,29 @@ class Device(Generic[Item, Result]):
 
     def narrow(self, size: int, cost: float) -> None:
         """A batch did not fit: half of it is the most from now on."""
-        tried = max(size / self._policy.max_batch_size, cost / self._policy.max_batch_cost)
+        tried = max(size / self.policy.max_batch_size, cost / self.policy.max_batch_cost)
         self.budget = min(self.budget, tried) / 2
 
-    def widen(self) -> None:
-        """A batch did fit."""
+    def went_well(self) -> None:
+        """A batch was served: it did fit."""
+        self.failures = 0
         self.budget = min(1.0, self.budget * RECOVERY)
 
 
 class Devices(Generic[Item, Result]):
     """Those that are left, by name."""
 
-    def __init__(self, runs: Mapping[str, RunBatch[Item, Result]], policy: BatchPolicy) -> None:
-        self.by_name = {name: Device(name, run, policy) for name, run in runs.items()}
+    def __init__(
+        self,
+        runs: Mapping[str, RunBatch[Item, Result]],
+        policy: BatchPolicy,
+        model: CostModel,
+        own: Mapping[str, tuple[BatchPolicy, CostModel]],
+    ) -> None:
+        """Those that are not in `own` share `policy` and `model`."""
+        self.by_name = {
+            name: Device(name, run, *own.get(name, (policy, model))) for name, run in runs.items()
+        }
 
     def __len__(self) -> int:
         return len(self.by_name)
@@ -100,10 +150,37 @@ class Devices(Generic[Item, Result]):
         """When the next batch should be formed, see Device.slot_at."""
         return min((device.slot_at() for device in self.by_name.values()), default=inf)
 
-    def next(self) -> Device[Item, Result] | None:
-        """Which takes the next batch: the last to fall idle, else the first to have a slot."""
-        idle = [device for device in self.by_name.values() if not device.running]
-        if idle:
-            return max(idle, key=lambda device: device.idle_since)
-        slots = [(device.slot_at(), device) for device in self.by_name.values()]
-        return min(slots, key=lambda slot: slot[0])[1] if slots else None
+    def seconds_alone(self, length: float) -> float:
+        """To compute one request on the fastest of them."""
+        return min((one.model.predict(length) for one in self.by_name.values()), default=0.0)
+
+    def seconds_for(self, length: float, count: int) -> float:
+        """To compute `count` requests of `length` together on all, each at its own pace."""
+        pace = 0.0  # of the whole, a second
+        for device in self.by_name.values() if count else ():
+            seconds = device.seconds_for(length, count)
+            if not seconds:
+                return 0.0
+            pace += 1 / seconds
+        return 1 / pace if pace else 0.0
+
+    def next(
+        self, now: float, length: float, count: int
+    ) -> tuple[Device[Item, Result] | None, float]:
+        """Which takes the next batch of `count` requests of `length` together, and when at last.
+
+        The fastest that is idle, at once; else the first to have a slot. An idle one waits,
+        though, as long as another would be done with everything before it with one batch: a slow
+        device takes work from a fast one only where there is too much of it.
+        """
+        devices = self.by_name.values()
+        slots = [(one.slot_at(), one) for one in devices if one.running]
+        at, busy = min(slots, key=lambda slot: slot[0], default=(inf, None))
+        idle = [(one.seconds_for_batch(length, count), one) for one in devices if not one.running]
+        if not idle:
+            return busy, at
+        seconds, best = min(idle, key=lambda pair: (pair[0], -pair[1].idle_since))
+        others = (one.seconds_for_all(now, length, count) for one in devices if one.running)
+        if seconds <= min(others, default=inf):
+            return best, -inf
+        return (busy, at) if at < now + seconds else (best, now + seconds)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from batcher.cost import CostModel
 from batcher.device import Device
 from batcher.errors import (
     BatcherError,
@@ -40,8 +39,7 @@ class Call(Pending, Generic[Item, Result]):
 class Runner(Generic[Item, Result]):
     """Settles each call once: with its answer, an error, or nothing if its caller has left."""
 
-    def __init__(self, cost_model: CostModel, ledger: Ledger) -> None:
-        self._model = cost_model
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     async def serve(
@@ -128,7 +126,7 @@ class Runner(Generic[Item, Result]):
         """Runs a part once and returns the smaller parts to be run instead, if it failed."""
         loop = asyncio.get_running_loop()
         cost = len(part) * max(call.length for call in part)
-        predicted = self._model.predict(cost)
+        predicted = device.model.predict(cost)
         started_at = loop.time()
         results, error = await _results(device, part)
         now = loop.time()
@@ -148,8 +146,8 @@ class Runner(Generic[Item, Result]):
         self._ledger.ran(report)
         if error:
             return self._divide(device, part, cost, error)
-        device.widen()
-        self._model.observe(cost, held)
+        device.went_well()
+        device.model.observe(cost, held)
         for call, result in zip(part, results, strict=True):
             if call.future.done():
                 self.drop(call, now)
@@ -167,6 +165,7 @@ class Runner(Generic[Item, Result]):
         error: BaseException,
     ) -> list[list[Call[Item, Result]]]:
         """Halves a part that failed; one that stands alone is guilty."""
+        device.failures += 1
         if isinstance(error, DeviceLost):
             raise error
         if isinstance(error, OutOfMemory):

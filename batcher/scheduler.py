@@ -6,39 +6,37 @@ neighbours in length; it never waits for better ones.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic
 
-from batcher.cost import CostModel
 from batcher.lane import Lane, P, shelf_of
 from batcher.policy import BatchPolicy, Priority
+from batcher.room import Room
 
 
 class _Company(Generic[P]):
     """A batch in the making, under its limits."""
 
-    def __init__(self, size: int, cost: float, policy: BatchPolicy, model: CostModel) -> None:
+    def __init__(self, room: Room, padding_limit: float) -> None:
         self.members: list[P] = []
         self.strict = True
-        self._max_size = size
-        self._max_cost = cost
-        self._padding_limit = policy.padding_limit
-        self._model = model
+        self._room = room
+        self._padding_limit = padding_limit
         self._longest = 0.0
         self._sum = 0.0
 
     @property
     def full(self) -> bool:
-        return len(self.members) >= self._max_size
+        return len(self.members) >= self._room.size
 
     def admit(self, pending: P, /) -> bool:
         size = len(self.members) + 1
         longest = max(self._longest, pending.length)
         total = self._sum + pending.length
         padding = size * longest - total
-        if size > self._max_size or (size > 1 and size * longest > self._max_cost):
+        if size > self._room.size or (size > 1 and size * longest > self._room.cost):
             return False
         if padding > self._padding_limit * size * longest and not self._cheaper(padding):
             return False
@@ -55,15 +53,17 @@ class _Company(Generic[P]):
             return False
         size = len(self.members)
         added = padding - (size * self._longest - self._sum)
-        return self._model.per_cost * added * size <= self._model.per_batch
+        model = self._room.model
+        return model.per_cost * added * size <= model.per_batch
 
 
 class Scheduler(Generic[P]):
     """The requests that wait. Every operation is O(log n) per request, amortised."""
 
-    def __init__(self, policy: BatchPolicy, cost_model: CostModel) -> None:
+    def __init__(self, policy: BatchPolicy, seconds_for: Callable[[float, int], float]) -> None:
+        """`seconds_for(length, count)`: of all devices, for so many requests of that length."""
         self._policy = policy
-        self._model = cost_model
+        self.seconds_for = seconds_for
         self._shelf_width = max(policy.padding_limit / 2, 0.01)
         self._lanes = [Lane[P](priority, policy.tenant_weights) for priority in Priority]
         self._waiting: OrderedDict[int, P] = OrderedDict()
@@ -109,34 +109,30 @@ class Scheduler(Generic[P]):
             expired.append(pending)
         return expired
 
-    def take_batch(self, now: float, budget: float = 1.0) -> list[P]:
-        """Removes and returns the next batch, [] if nothing waits.
-
-        `budget` is the share of the policy's batch limits that the device can take.
-        """
+    def take_batch(self, now: float, room: Room) -> list[P]:
+        """Removes and returns the next batch, [] if nothing waits."""
         self._lift(now)
         lanes = [lane for lane in self._lanes if lane.count]
         if not lanes:
             return []
-        size = max(1, int(self._policy.max_batch_size * budget))
-        company = _Company[P](size, self._policy.max_batch_cost * budget, self._policy, self._model)
+        company = _Company[P](room, self._policy.padding_limit)
         leader = lanes[0].first()
         company.admit(leader)
         lanes[0].take(leader)
         self._fill(company, lanes, leader.shelf)
         for pending in company.members:
             self._forget(pending)
-        return self._cut(company.members, now)
+        return self._cut(company.members, room.preferred_sizes, now)
 
-    def due_at(self, idle_since: float) -> float:
+    def due_at(self, idle_since: float, size: int) -> float:
         """When a batch falls due for a device that is idle since then; inf if nothing waits.
 
-        What came while the device was busy has waited enough, and so has a full batch.
+        What came while the device was busy has waited enough, and so has a full batch of `size`.
         """
         if not self._waiting:
             return inf
         oldest = next(iter(self._waiting.values())).enqueued_at
-        if oldest <= idle_since or len(self._waiting) >= self._policy.max_batch_size:
+        if oldest <= idle_since or len(self._waiting) >= size:
             return oldest
         return oldest + self._policy.max_queue_delay
 
@@ -147,29 +143,26 @@ class Scheduler(Generic[P]):
             heappop(deadlines)
         return deadlines[0][0] if deadlines else inf
 
-    def work(self, lanes: int = len(Priority)) -> float:
-        """Seconds of one device for all that waits in the highest `lanes` classes."""
+    def load(self, lanes: int = len(Priority)) -> tuple[float, int]:
+        """The length together, and the number, of what waits in the highest `lanes` classes."""
         length, count = 0.0, 0
         for lane in self._lanes[:lanes]:
             length += lane.length
             count += lane.count
-        return self.work_of(length, count)
+        return length, count
+
+    def work(self) -> float:
+        """Seconds of all devices for all that waits."""
+        return self.seconds_for(*self.load())
 
     def work_before(self, pending: P, due: float = inf) -> float:
-        """Seconds of one device for what goes before a request, were it due at `due`."""
+        """Seconds of all devices for what goes before a request, were it due at `due`."""
         lane = self._lanes[pending.priority]
-        above = self.work(pending.priority) if pending.priority else 0.0
+        above = self.seconds_for(*self.load(pending.priority)) if pending.priority else 0.0
         if not lane.count:
             return above
-        return above + lane.share_before(pending.tenant, due) * self.work_of(
-            lane.length, lane.count
-        )
-
-    def work_of(self, length: float, count: int) -> float:
-        """Seconds of one device for `count` requests of `length` together, in full batches."""
-        policy = self._policy
-        batches = max(count / policy.max_batch_size, length / policy.max_batch_cost)
-        return self._model.predict(length, batches)
+        share = lane.share_before(pending.tenant, due)
+        return above + share * self.seconds_for(lane.length, lane.count)
 
     def _fill(self, company: _Company[P], lanes: list[Lane[P]], shelf: int) -> None:
         for strict in (True, False):
@@ -178,9 +171,9 @@ class Scheduler(Generic[P]):
                 if lane.count and not company.full:
                     lane.pour(company, shelf)
 
-    def _cut(self, batch: list[P], now: float) -> list[P]:
-        """Down to a preferred size; what was taken last waits on."""
-        size = max((s for s in self._policy.preferred_sizes if s <= len(batch)), default=len(batch))
+    def _cut(self, batch: list[P], sizes: tuple[int, ...], now: float) -> list[P]:
+        """Down to one of the preferred `sizes`; what was taken last waits on."""
+        size = max((one for one in sizes if one <= len(batch)), default=len(batch))
         for pending in reversed(batch[size:]):
             self.put_back(pending, now)
         return batch[:size]

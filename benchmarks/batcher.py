@@ -1,4 +1,4 @@
-"""What batching costs and what it saves, on simulated devices; prints a Markdown table.
+"""What batching costs and what it saves, on simulated devices.
 
     python -m benchmarks.batcher [--lengths MANIFEST.tsv ...] [--calls N]
 
@@ -7,6 +7,8 @@ Only the first rows measure this machine; the others run on virtual time and rep
 
 import asyncio
 import csv
+import gc
+import os
 import random
 from argparse import ArgumentParser
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,6 +20,7 @@ from typing import Any
 import looptime
 
 from batcher import Batcher, BatcherError, BatchPolicy, BatchReport, CostModel, OutOfMemory
+from benchmarks.results import bars, publish
 
 # Seconds per padded audio second, and per batch: about a large model on a data-centre GPU.
 PER_COST, PER_BATCH, PREPARE = 0.0005, 0.004, 0.001
@@ -233,14 +236,16 @@ async def storm(calls: int) -> tuple[int, dict[str, int]]:
 
 
 def overhead_rows(calls: int) -> list[Row]:
-    rows = []
+    rows, reals = [], {}
     for waiting in (100, 1_000, 10_000):
         real = 1e6 * asyncio.run(overhead(waiting, calls))
         bare = 1e6 * asyncio.run(bare_loop(waiting, calls))
         virtual = 1e6 * on_virtual_time(overhead(waiting, calls))
+        reals[f"{waiting:,} waiting"] = real
         label = f"CPU per request, {waiting:,} waiting"
         rows.append((label, f"{real:.1f} us", "<= 15 us at 1,000"))
         rows.append((f"{label}, virtual time / bare loop", f"{virtual:.1f} / {bare:.1f} us", ""))
+    bars("batcher", list(reals), list(reals.values()), "us of processor time a request")
     return rows
 
 
@@ -259,14 +264,24 @@ def saturated_rows(manifests: Sequence[Path], calls: int) -> list[Row]:
 
 def promise_rows(calls: int) -> list[Row]:
     wasted = on_virtual_time(half_cancelled(calls))
-    started_at = perf_counter()
+    on_virtual_time(storm(calls // 10))  # what every process needs once
+    before, started_at = resident(), perf_counter()
     lost, ends = on_virtual_time(storm(calls))
     seconds = perf_counter() - started_at
+    grown = resident() - before
     how = ", ".join(f"{end} {number:,}" for end, number in sorted(ends.items()))
     return [
         ("device time on those who had left, half cancelled", f"{wasted:.1%}", "<= 2 %"),
         (f"unresolved of {calls:,} stormy calls", f"{lost} in {seconds:.0f} s ({how})", "0"),
+        ("memory after them, beside that before", f"{grown:+.1f} MB", "< 5 MB"),
     ]
+
+
+def resident() -> float:
+    """MB of this process, without garbage."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main() -> None:
@@ -274,15 +289,13 @@ def main() -> None:
     parser.add_argument("--lengths", type=Path, nargs="*", default=[], help="column duration_s")
     parser.add_argument("--calls", type=int, default=100_000)
     options = parser.parse_args()
-    print("| measured | result | goal |\n|---|---|---|")
-    for rows in (
-        overhead_rows(options.calls),
-        saturated_rows(options.lengths, options.calls // 5),
-        quiet_rows(),
-        promise_rows(options.calls),
-    ):
-        for row in rows:
-            print(f"| {' | '.join(row)} |", flush=True)
+    rows = [
+        *overhead_rows(options.calls),
+        *saturated_rows(options.lengths, options.calls // 5),
+        *quiet_rows(),
+        *promise_rows(options.calls),
+    ]
+    publish("The batcher", ["measured", "result", "goal"], rows)
 
 
 if __name__ == "__main__":

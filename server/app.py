@@ -18,7 +18,7 @@ from server import health
 from server.choices import limits_of, policy_of, relief_of, stream_limits_of
 from server.config import PortTaken, Settings
 from server.draining import ServingFailed, finish, stop_on_signals
-from server.engine import Engine, least
+from server.engine import Engine
 from server.engine_threads import Started, in_thread, start
 from server.health import Health
 from server.listening import credentials_of, listen, make_server
@@ -74,7 +74,7 @@ async def serving(
         started = [await start(make, stack) for make in makers]
         batches = await stack.enter_async_context(_batcher(settings, started, telemetry))
         model = started[0].engine.model
-        telemetry.watch(batches, model)
+        telemetry.watch(batches, model, devices=len(started))
         store = _session_store(settings, telemetry, stack)
         rpcs = _make_rpcs(settings, batches, model, telemetry, callers, decoders, store)
         server = make_server(settings)
@@ -139,11 +139,15 @@ class _Rpcs:
 def _batcher(
     settings: Settings, started: Sequence[Started], telemetry: Telemetry
 ) -> Batcher[Utterance, Prediction]:
-    capacity = least([one.engine.capacity for one in started])
+    engines = {one.engine.model.device: one.engine.capacity for one in started}
+    own = {
+        name: (policy_of(settings, each), CostModel(each.per_audio_second, each.per_batch))
+        for name, each in engines.items()
+    }
     return Batcher(
         {one.engine.model.device: one.run_batch for one in started},
-        policy_of(settings, capacity),
-        cost_model=CostModel(capacity.per_audio_second, capacity.per_batch),
+        policy_of(settings, started[0].engine.capacity),
+        own=own,
         on_batch=telemetry.on_batch,
         on_departure=telemetry.on_departure,
     )

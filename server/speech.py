@@ -5,6 +5,7 @@ Knows no transport, no codec and no tensor library; everything else may import i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import exp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,15 @@ class Model:
     device: str  # "cpu", "cuda:0"
     license: str  # SPDX expression, or what the checkpoint says
     notices: tuple[Notice, ...] = field(default=())  # go into every response's warnings
+
+
+def probabilities(logits: Vector) -> list[float]:
+    """`softmax` of one vector: for nine labels, Python is five times faster than numpy."""
+    values = logits.tolist()
+    most = max(values)
+    powers = [exp(value - most) for value in values]
+    total = sum(powers)
+    return [power / total for power in powers]
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -367,7 +367,7 @@ async def test_a_bug_of_our_own_breaks_the_batcher_but_leaves_nobody_hanging(mon
 
 async def test_a_bug_in_a_running_batch_leaves_nobody_hanging(monkeypatch):
     async with Batcher({"cpu": Doubler()}, POLICY) as b:
-        monkeypatch.setattr(b._model, "observe", lambda *_: 1 / 0)
+        monkeypatch.setattr(b._devices.by_name["cpu"].model, "observe", lambda *_: 1 / 0)
         answers = await submit_all(b, 1, 2)
 
         assert results(answers) == [batcher.Closed] * 2

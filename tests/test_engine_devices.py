@@ -10,7 +10,7 @@ from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 from server.app import serving
 from server.choices import policy_of
 from server.config import Settings
-from server.engine import Capacity, DeviceLost, least
+from server.engine import Capacity, DeviceLost
 from server.engine.fake import FakeEngine
 
 CALLS = 60
@@ -73,14 +73,13 @@ def test_the_engine_chooses_the_batch_within_the_settings():
     assert limited.max_batch_cost == 10
 
 
-def test_unequal_devices_run_what_all_of_them_can():
-    roomy = Capacity(
-        batch_size=8, preferred_sizes=(1, 8), batch_seconds=160, slots=2, per_audio_second=0.5
-    )
-    full = Capacity(batch_size=64, preferred_sizes=(1, 64), batch_seconds=40, per_audio_second=0.1)
+async def test_unequal_devices_run_batches_of_their_own_size(settings, tone):
+    large = FakeEngine(device="cuda:0", delay_s_per_batch=0.02, batch_size=8)
+    small = FakeEngine(device="cuda:1", delay_s_per_batch=0.02, batch_size=2)
 
-    both = least([roomy, full])
+    async with serving(settings, [lambda: large, lambda: small]) as server:
+        answers = await analyse(server, tone(0.5))
 
-    assert (both.batch_size, both.preferred_sizes, both.batch_seconds) == (8, (1, 8), 40)
-    assert (both.slots, both.per_audio_second) == (1, 0.5)
-    assert least([full]) == full
+    assert len(answers) == CALLS
+    assert 2 < max(large.batches) <= 8
+    assert 1 <= max(small.batches) <= 2

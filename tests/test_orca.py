@@ -60,6 +60,14 @@ def test_a_device_that_is_always_busy_has_utilisation_1():
     assert meter.report(150.0, 0.0).utilization == pytest.approx(1.0, rel=0.05)
 
 
+def test_two_devices_that_are_always_busy_have_utilisation_1_together():
+    meter = LoadMeter(devices=2)
+    for number in range(1000):
+        meter.batch_ran(1, 0.1, now=100.0 + 0.05 * number)
+
+    assert meter.report(150.0, 0.0).utilization == pytest.approx(1.0, rel=0.05)
+
+
 def test_work_that_waits_counts_as_load():
     meter = LoadMeter()
     meter.batch_ran(1, 0.1, now=100.0)

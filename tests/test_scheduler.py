@@ -7,7 +7,7 @@ import pytest
 
 from batcher import BatchPolicy, CostModel, DeadlineUnmeetable, Priority, QueueFull, TenantLimit
 from batcher.admission import Admission
-from batcher.device import Device
+from batcher.device import Device, Devices
 from batcher.lane import Pending
 from batcher.scheduler import Scheduler
 
@@ -28,8 +28,15 @@ def request(
 
 
 def scheduler(model: CostModel | None = None, **policy: object) -> Scheduler[Pending]:
-    policy = {"max_batch_size": 4, "max_queue_delay": 1.0, **policy}
-    return Scheduler(BatchPolicy(**policy), model or CostModel(1.0, 0.0))
+    rules = BatchPolicy(**{"max_batch_size": 4, "max_queue_delay": 1.0, **policy})
+    devices = Devices({"gpu": None}, rules, model or CostModel(1.0, 0.0), {})
+    return Scheduler(rules, devices.seconds_for)
+
+
+def take(s: Scheduler[Pending], now: float = 0.0, model: CostModel | None = None, budget=1.0):
+    device = Device("gpu", None, s._policy, model or CostModel(1.0, 0.0))
+    device.budget = budget
+    return s.take_batch(now, device.room())
 
 
 def filled(requests: list[Pending], **policy: object) -> Scheduler[Pending]:
@@ -40,7 +47,7 @@ def filled(requests: list[Pending], **policy: object) -> Scheduler[Pending]:
 
 
 def batches(s: Scheduler[Pending], now: float = 0.0) -> list[list[Pending]]:
-    return list(iter(lambda: s.take_batch(now), []))
+    return list(iter(lambda: take(s, now), []))
 
 
 # When
@@ -49,31 +56,31 @@ def batches(s: Scheduler[Pending], now: float = 0.0) -> list[list[Pending]]:
 def test_nothing_is_due_while_nothing_waits():
     s = scheduler()
 
-    assert s.due_at(idle_since=0.0) == inf
-    assert s.take_batch(now=1.0) == []
+    assert s.due_at(0.0, size=4) == inf
+    assert take(s, 1.0) == []
 
 
 def test_a_request_that_finds_the_device_idle_waits_for_the_queue_delay():
     s = filled([request(at=5.0)])
 
-    assert s.due_at(idle_since=4.0) == 6.0
+    assert s.due_at(4.0, size=4) == 6.0
 
 
 def test_what_came_while_the_device_was_busy_is_due_at_once():
     s = filled([request(at=5.0)])
 
-    assert s.due_at(idle_since=5.5) <= 5.5
+    assert s.due_at(5.5, size=4) <= 5.5
 
 
 def test_a_full_batch_does_not_wait():
     s = filled([request(at=5.0) for _ in range(4)])
 
-    assert s.due_at(idle_since=4.0) == 5.0
+    assert s.due_at(4.0, size=4) == 5.0
 
 
 def test_the_second_slot_of_a_device_opens_just_before_the_predicted_end():
     policy = BatchPolicy(slots_per_device=2, prepare_time=0.5)
-    device: Device[int, int] = Device("gpu", None, policy)
+    device: Device[int, int] = Device("gpu", None, policy, CostModel())
     assert device.slot_at() == -inf
 
     device.start(now=10.0, predicted=4.0)
@@ -134,7 +141,7 @@ def test_a_tenant_of_weight_three_gets_three_times_the_share():
     both = [request(tenant=tenant) for tenant in ("gold", "tin") for _ in range(40)]
     s = filled(both, max_batch_size=1, tenant_weights={"gold": 3.0}, max_queue_size=100)
 
-    served = [s.take_batch(0.0)[0].tenant for _ in range(40)]
+    served = [take(s, 0.0)[0].tenant for _ in range(40)]
 
     assert served.count("gold") == 30
 
@@ -142,7 +149,7 @@ def test_a_tenant_of_weight_three_gets_three_times_the_share():
 def test_time_spent_idle_is_no_credit():
     s = filled([request(tenant="busy") for _ in range(12)], max_batch_size=1)
     for _ in range(8):
-        s.take_batch(0.0)
+        take(s, 0.0)
     for _ in range(4):
         s.add(request(tenant="late"))
 
@@ -155,7 +162,7 @@ def test_tenants_share_a_batch_too():
     both = [request(tenant=tenant) for tenant in ("loud", "quiet") for _ in range(8)]
     s = filled(both, max_batch_size=8)
 
-    tenants = [pending.tenant for pending in s.take_batch(0.0)]
+    tenants = [pending.tenant for pending in take(s, 0.0)]
 
     assert tenants.count("quiet") == 4
 
@@ -185,18 +192,16 @@ def test_one_that_is_longer_than_the_budget_goes_alone():
 def test_a_device_with_half_the_budget_gets_half_the_batch():
     s = filled([request(1.0) for _ in range(4)])
 
-    assert len(s.take_batch(0.0, budget=0.5)) == 2
-    assert len(s.take_batch(0.0, budget=0.01)) == 1
+    assert len(take(s, budget=0.5)) == 2
+    assert len(take(s, budget=0.01)) == 1
 
 
 def test_unlike_lengths_go_together_where_that_is_cheaper_than_apart():
     dear_padding = filled([request(10.0), request(5.0)])
-    dear_batches = scheduler(CostModel(1.0, 20.0))
-    dear_batches.add(request(10.0))
-    dear_batches.add(request(5.0))
+    dear_batches = filled([request(10.0), request(5.0)])
 
     assert [len(batch) for batch in batches(dear_padding)] == [1, 1]
-    assert [len(batch) for batch in batches(dear_batches)] == [2]
+    assert len(take(dear_batches, model=CostModel(1.0, 20.0))) == 2
 
 
 def test_a_lower_class_fills_the_room_that_a_higher_one_leaves():
@@ -204,7 +209,7 @@ def test_a_lower_class_fills_the_room_that_a_higher_one_leaves():
     leader = request()
     s = filled([*bulk, leader])
 
-    assert s.take_batch(0.0) == [leader, *bulk[:3]]
+    assert take(s, 0.0) == [leader, *bulk[:3]]
 
 
 def test_a_batch_is_cut_to_a_preferred_size_and_the_rest_keeps_its_age():
@@ -217,14 +222,14 @@ def test_a_batch_is_cut_to_a_preferred_size_and_the_rest_keeps_its_age():
 def test_what_is_put_back_is_lifted_by_its_whole_age():
     old = request(at=0.0, priority=BULK)
     s = filled([old], aging=1.0, max_batch_size=1)
-    assert s.take_batch(0.0) == [old]
+    assert take(s, 0.0) == [old]
     fresh = request(at=1.5, priority=STREAM)
     s.add(fresh)
 
     s.put_back(old, now=1.5)
 
     assert s.waiting_in(STREAM) == 2
-    assert s.take_batch(2.0) == [old]
+    assert take(s, 2.0) == [old]
 
 
 # Who leaves
@@ -237,7 +242,7 @@ def test_a_request_past_its_deadline_is_taken_out_and_never_batched():
 
     assert s.take_expired(now=0.5) == [late]
     assert s.next_deadline() == 2.0
-    assert s.take_batch(0.5) == [fine]
+    assert take(s, 0.5) == [fine]
 
 
 def test_an_abandoned_request_leaves_every_queue_at_once():
@@ -248,7 +253,7 @@ def test_an_abandoned_request_leaves_every_queue_at_once():
 
     assert len(s) == 1
     assert s.take_expired(now=0.5) == []
-    assert s.take_batch(now=5.0) == [fine]
+    assert take(s, 5.0) == [fine]
 
 
 def test_memory_follows_what_waits_not_what_came():
@@ -280,11 +285,11 @@ def test_an_empty_scheduler_holds_nothing():
 
 # Whom to refuse
 
-IDLE = {"in_flight": 0, "devices": 1, "busy_time": 0.0, "trusted": True}
+IDLE = {"in_flight": 0, "busy_time": 0.0, "trusted": True}
 
 
 def door(s: Scheduler[Pending]) -> Admission:
-    return Admission(s, s._policy, s._model)
+    return Admission(s, s._policy, lambda length: s.seconds_for(length, 1))
 
 
 def test_a_request_that_is_in_time_is_let_in():
@@ -307,7 +312,21 @@ def test_the_queue_is_bounded_by_the_time_to_drain_it():
 
     assert isinstance(refusal, QueueFull)
     assert refusal.retry_after == pytest.approx(3.0)
-    assert door(s).refusal(request(), **{**IDLE, "devices": 2}) is None
+
+
+def test_two_devices_drain_the_queue_twice_as_fast():
+    rules, model = BatchPolicy(max_batch_size=4, max_drain_time=10.0), CostModel(1.0, 0.0)
+    waiting = [request(3.0) for _ in range(4)]
+
+    seconds = {}
+    for names in ("a", "ab"):
+        devices = Devices(dict.fromkeys(names), rules, model, {})
+        s = Scheduler(rules, devices.seconds_for)
+        for each in waiting:
+            s.add(each)
+        seconds[names] = s.work()
+
+    assert seconds == {"a": 12.0, "ab": 6.0}
 
 
 def test_bulk_that_waits_closes_the_door_to_bulk_only():
@@ -453,7 +472,7 @@ def test_an_estimate_of_the_wait_is_not_trusted_to_the_last_second():
 
 
 def test_the_gap_before_a_run_that_was_waited_for_belongs_to_it():
-    device = Device("cpu", None, BatchPolicy())
+    device = Device("cpu", None, BatchPolicy(), CostModel())
     device.account(0.0, 10.0, waiting_since=0.0)
 
     assert device.account(11.0, 21.0, waiting_since=5.0) == (10.0, 11.0)

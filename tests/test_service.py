@@ -49,9 +49,9 @@ async def test_an_utterance_gets_the_best_of_scores_that_sum_to_one(client, tone
 
 
 async def test_an_answer_says_what_was_heard_and_who_made_it(client, tone):
-    data = tone(1.0)
+    data, wish = tone(1.0), AnalyzeOptions(content_digest=True)
 
-    metadata = (await client.Analyze(AnalyzeRequest(audio_data=data))).metadata
+    metadata = (await client.Analyze(AnalyzeRequest(audio_data=data, options=wish))).metadata
 
     audio, made = metadata.audio, metadata.provenance
     assert (audio.duration_ms, audio.model_sample_count, audio.container) == (1000, 16_000, "wav")
@@ -59,6 +59,14 @@ async def test_an_answer_says_what_was_heard_and_who_made_it(client, tone):
     assert (made.model, made.batch_size) == ("models/fake@000000000000", 1)
     assert made.cache_status == Provenance.CACHE_STATUS_MISS
     assert metadata.timing.total_ms >= metadata.timing.inference_ms
+
+
+async def test_the_digest_of_the_audio_is_made_only_for_who_asks(client, tone):
+    data = tone(1.0)
+
+    plain = await client.Analyze(AnalyzeRequest(audio_data=data))
+
+    assert not plain.metadata.audio.content_sha256
 
 
 async def test_frames_come_every_20_ms_and_their_logits_average_to_the_utterance(client, tone):

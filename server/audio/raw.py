@@ -13,7 +13,7 @@ from server.audio.sniff import has_magic
 from server.audio.source import Block, Source
 from server.speech import InvalidInput
 
-RAW_FRAMES = 1 << 16
+RAW_FRAMES = 1 << 17
 """Of a block: nothing can be damaged, and few large blocks cost less than many small ones."""
 
 

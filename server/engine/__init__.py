@@ -1,7 +1,7 @@
 """Runs the model on a batch of utterances. The only package that may import torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
@@ -20,22 +20,6 @@ class Capacity:
     slots: int = 1  # calls of `infer` at a time
     memory_bytes: int = 0  # of the device, when ready
     bytes_per_audio_second: float = 0.0  # of the device, beside that, while a batch runs
-
-
-def least(capacities: Sequence[Capacity]) -> Capacity:
-    """What each of several devices can do, at the pace of the slowest.
-
-    The sizes are those of the one with the smallest batches.
-    """
-    smallest = min(capacities, key=lambda one: one.batch_size)
-    slowest = max(capacities, key=lambda one: one.per_audio_second)
-    return replace(
-        smallest,
-        batch_seconds=min(one.batch_seconds for one in capacities),
-        slots=min(one.slots for one in capacities),
-        per_batch=slowest.per_batch,
-        per_audio_second=slowest.per_audio_second,
-    )
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ from server.service.query import Query
 from server.speech import SAMPLE_RATE, Audio, InvalidInput, Model, Prediction, Utterance
 
 QUICK_BYTES = 256 * 1024
-"""Headerless samples at the model's rate: so many are converted and hashed in 0.2 ms."""
+"""Headerless samples at the model's rate: so many are converted in 0.1 ms, and hashed in 0.2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +94,12 @@ class Analyzer:
 
     async def _decode(self, query: Query) -> Decoded:
         if is_quick(query):
-            decoded = _decode_and_hash(query, self.limits.audio)
+            decoded = _decode(query, self.limits.audio)
         else:
             loop = asyncio.get_running_loop()
             with self.door.preparing():
                 decoded = await loop.run_in_executor(
-                    self._decoders, _decode_and_hash, query, self.limits.audio
+                    self._decoders, _decode, query, self.limits.audio
                 )
         self.door.note(decoded.audio.duration_ms / 1000, decoded.seconds)
         return decoded
@@ -133,8 +133,8 @@ def is_quick(query: Query) -> bool:
     )
 
 
-def _decode_and_hash(query: Query, limits: AudioLimits) -> Decoded:
+def _decode(query: Query, limits: AudioLimits) -> Decoded:
     started = time.perf_counter()
     audio = decode(query.data, query.described, limits)
-    digest = hashlib.sha256(query.data).hexdigest()
+    digest = hashlib.sha256(query.data).hexdigest() if query.digest else ""
     return Decoded(audio, digest, time.perf_counter() - started)

@@ -19,7 +19,17 @@ from speechemotion.v1.result_pb2 import (
 )
 
 from server.service.query import Query
-from server.speech import HOP, SAMPLE_RATE, WINDOW, Audio, Model, Notice, Prediction, softmax
+from server.speech import (
+    HOP,
+    SAMPLE_RATE,
+    WINDOW,
+    Audio,
+    Model,
+    Notice,
+    Prediction,
+    probabilities,
+    softmax,
+)
 
 FRAME_MS = 1000 * HOP / SAMPLE_RATE
 FIRST_FRAME_MS = 1000 * WINDOW / 2 / SAMPLE_RATE  # the centre of the first receptive field
@@ -31,7 +41,7 @@ class Passage:
     """How one utterance went through the server; times in seconds."""
 
     request_id: str
-    sha256: str  # of the bytes as received
+    sha256: str  # of the bytes as received; empty if nobody asked
     decode: float
     queue: float
     inference: float
@@ -49,8 +59,8 @@ def to_response(
     query: Query, audio: Audio, prediction: Prediction, model: Model, passage: Passage
 ) -> AnalyzeResponse:
     """The whole answer for one utterance."""
-    scores = softmax(prediction.logits).tolist()
-    best = max(range(len(scores)), key=scores.__getitem__)
+    scores = probabilities(prediction.logits)
+    best = scores.index(max(scores))
     return AnalyzeResponse(
         emotion=model.labels[best],
         confidence=scores[best],
@@ -63,8 +73,8 @@ def to_response(
 
 def to_result(query: Query, prediction: Prediction, model: Model) -> EmotionResult:
     """The answer for one segment of a stream: an AnalyzeResponse without its metadata."""
-    scores = softmax(prediction.logits).tolist()
-    best = max(range(len(scores)), key=scores.__getitem__)
+    scores = probabilities(prediction.logits)
+    best = scores.index(max(scores))
     return EmotionResult(
         emotion=model.labels[best],
         confidence=scores[best],

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from os import urandom
 from time import monotonic
 from typing import TypeAlias
 from urllib.parse import unquote
-from uuid import uuid4
 
 import grpc
 
@@ -148,5 +148,5 @@ def _begin(context: Context, method: str) -> Call:
         peer=unquote(context.peer()),
         arrived_at=now,
         deadline=float("inf") if remaining is None else now + remaining,
-        request_id=header(context, "x-request-id") or uuid4().hex,
+        request_id=header(context, "x-request-id") or urandom(16).hex(),
     )

@@ -65,6 +65,7 @@ class Query:
     stride: int  # every Nth frame is answered
     priority: Priority
     cache_only: bool
+    digest: bool = False  # of the bytes, to be told
 
 
 def read_query(request: AnalyzeRequest | AnalyzeUploadRequest) -> Query:
@@ -88,6 +89,7 @@ def read_query(request: AnalyzeRequest | AnalyzeUploadRequest) -> Query:
         stride=options.frame_stride or 1,
         priority=_known(PRIORITIES, options.priority, "options.priority"),
         cache_only=_known(CACHE_ONLY, options.cache_mode, "options.cache_mode"),
+        digest=options.content_digest,
     )
 
 

@@ -105,7 +105,7 @@ class Uploads:
         windows = _windows_of(self._streams)
         rows = round(ROWS_A_SECOND * limits.max_frame_embedding_seconds)
         gathered = Gathered(query, self._analyzer.model, windows, rows)
-        cutter = Cutter(query.described, limits.audio, windows, self._streams)
+        cutter = Cutter(query.described, limits.audio, windows, self._streams, digest=query.digest)
         submitted: deque[tuple[Segment, asyncio.Task[Served[Prediction]]]] = deque()
         try:
             async for segment in self._cut(cutter, pieces, inbox):

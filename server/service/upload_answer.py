@@ -31,7 +31,7 @@ class Received:
     """The file, as it was when it had come and been decoded to its end; times in seconds."""
 
     request_id: str
-    sha256: str  # of its bytes
+    sha256: str  # of its bytes; empty if nobody asked
     samples: int  # at 16 kHz
     container: str
     rate_hz: int

@@ -85,17 +85,21 @@ class Cutter:
         audio: AudioLimits,
         windows: Windows,
         streams: StreamLimits,
+        *,
+        digest: bool,
     ) -> None:
+        """`digest`: whether to make one of the bytes."""
         self._intake = open_intake(described, audio)
         self._segmenter = FixedWindows(windows.window, windows.hop, 0)
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if digest else None
         self._at_once = streams.max_pending
         self._max_samples = round(streams.max_session * SAMPLE_RATE)
         self._samples = 0
         self._seconds = 0.0
 
     def feed(self, data: bytes) -> None:
-        self._digest.update(data)
+        if self._digest:
+            self._digest.update(data)
         self._intake.offer(data)
 
     def end(self) -> None:
@@ -125,7 +129,7 @@ class Cutter:
         intake = self._intake
         return Received(
             request_id=request_id,
-            sha256=self._digest.hexdigest(),
+            sha256=self._digest.hexdigest() if self._digest else "",
             samples=self._samples,
             container=intake.container,
             rate_hz=intake.rate_hz,

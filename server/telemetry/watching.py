@@ -62,8 +62,9 @@ class Telemetry:
         else:
             log.warning("Redis does not answer: streams go on, and can be resumed here only")
 
-    def watch(self, batcher: Batcher[Any, Any], model: Model) -> None:
+    def watch(self, batcher: Batcher[Any, Any], model: Model, devices: int = 1) -> None:
         """From now on there is a model and a queue to tell about."""
+        self._meter = LoadMeter(devices)
         self._drain_time = batcher.estimated_drain_time
         self._metrics.watch(batcher.statistics, batcher.estimated_drain_time)
         self._metrics.describe(model)

@@ -47,7 +47,6 @@ class AudioInfo:
     sample_rate: int  # Hz, of the source
     channels: int  # of the source
     container: str  # "wav", "flac", "ogg/opus", ...; "raw" if the caller described it
-    sha256: str  # of the bytes as received
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,6 @@ def to_audio(audio: audio_pb2.AudioInfo) -> AudioInfo:
         sample_rate=audio.source_sample_rate_hz,
         channels=audio.source_channel_count,
         container=audio.container,
-        sha256=audio.content_sha256,
     )
 
 

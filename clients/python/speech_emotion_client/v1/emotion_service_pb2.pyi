@@ -43,7 +43,7 @@ class AnalyzeRequest(_message.Message):
     def __init__(self, audio_data: _Optional[bytes] = ..., granularity: _Optional[_Union[AnalyzeRequest.Granularity, str]] = ..., extract_embedding: _Optional[bool] = ..., audio_format: _Optional[_Union[_audio_pb2.AudioFormat, _Mapping]] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., options: _Optional[_Union[AnalyzeOptions, _Mapping]] = ...) -> None: ...
 
 class AnalyzeOptions(_message.Message):
-    __slots__ = ("cache_mode", "priority", "embedding_data_type", "frame_stride")
+    __slots__ = ("cache_mode", "priority", "embedding_data_type", "frame_stride", "content_digest")
     class CacheMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         CACHE_MODE_UNSPECIFIED: _ClassVar[AnalyzeOptions.CacheMode]
@@ -66,11 +66,13 @@ class AnalyzeOptions(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
     FRAME_STRIDE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     cache_mode: AnalyzeOptions.CacheMode
     priority: AnalyzeOptions.Priority
     embedding_data_type: _result_pb2.Tensor.DataType
     frame_stride: int
-    def __init__(self, cache_mode: _Optional[_Union[AnalyzeOptions.CacheMode, str]] = ..., priority: _Optional[_Union[AnalyzeOptions.Priority, str]] = ..., embedding_data_type: _Optional[_Union[_result_pb2.Tensor.DataType, str]] = ..., frame_stride: _Optional[int] = ...) -> None: ...
+    content_digest: bool
+    def __init__(self, cache_mode: _Optional[_Union[AnalyzeOptions.CacheMode, str]] = ..., priority: _Optional[_Union[AnalyzeOptions.Priority, str]] = ..., embedding_data_type: _Optional[_Union[_result_pb2.Tensor.DataType, str]] = ..., frame_stride: _Optional[int] = ..., content_digest: _Optional[bool] = ...) -> None: ...
 
 class AnalyzeResponse(_message.Message):
     __slots__ = ("emotion", "confidence", "scores", "frames", "embedding", "metadata", "windowed")
