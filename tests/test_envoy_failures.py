@@ -108,12 +108,12 @@ async def test_a_replica_that_is_taken_out_by_file_gets_no_calls_and_comes_back(
 async def test_one_file_switches_from_blue_replicas_to_green_ones(fleet, analyze):
     *blue, green = fleet.ports.replicas
 
-    fleet.announce(blue)
+    fleet.announce(fleet.ports.replicas, draining=[green])
     await until(lambda: _healthy(fleet, 2))
     before = [await calls_of(fleet, number) for number in range(3)]
     load = asyncio.create_task(offer(analyze, rate=RATE, count=3 * RATE))
     await during(load)
-    fleet.announce([green])
+    fleet.announce(fleet.ports.replicas, draining=blue)
     await until(lambda: _healthy(fleet, 1))
     switched = [await calls_of(fleet, number) for number in range(3)]
     tally = await load

@@ -143,9 +143,9 @@ async def test_how_the_bytes_are_cut_leaves_no_trace(client, speech):
 
 
 async def test_a_long_answer_says_what_was_heard(client, speech):
-    data = speech(3.0)
+    data, wish = speech(3.0), pb.AnalyzeOptions(content_digest=True)
 
-    audio = (await client.AnalyzeUpload(upload(data))).metadata.audio
+    audio = (await client.AnalyzeUpload(upload(data, options=wish))).metadata.audio
 
     assert (audio.duration_ms, audio.model_sample_count, audio.container) == (3000, 48_000, "wav")
     assert audio.content_sha256 == hashlib.sha256(data).hexdigest()
