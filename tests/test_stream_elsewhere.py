@@ -165,7 +165,11 @@ async def test_the_replica_that_lost_a_session_says_so_and_finds_it_again(store)
 async def test_a_session_that_ended_is_found_nowhere(store):
     async with Server(redis_url=store.url) as first, Server(redis_url=store.url) as second:
         talk = Talk(first.client, fixed_window=WINDOWS)
-        await talk.whole(pcm(2))
+        await talk.open()
+        await talk.audio(pcm(1))
+        await talk.until("segment", 2)
+        await store.until(finals=2)  # before that it is empty, too
+        await talk.whole(pcm(1))
         await store.until_empty()
 
         assert await refusal(await resumed(second.client, talk)) == grpc.StatusCode.NOT_FOUND
