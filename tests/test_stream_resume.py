@@ -1,6 +1,7 @@
 """A broken connection costs no sample, no result, and no result twice without saying so."""
 
 import asyncio
+import threading
 
 import grpc
 import pytest
@@ -8,6 +9,7 @@ from speechemotion.v1 import emotion_service_pb2 as pb
 from streams import MARKS, WINDOWS, Server, Talk, cut, pcm
 
 from server.engine.fake import FakeEngine
+from server.streaming.session import Session
 
 
 async def resumed(client, talk: Talk, **changes) -> Talk:
@@ -180,6 +182,39 @@ async def test_a_container_goes_on_at_the_byte_where_it_broke_off(client, tone):
     assert next_byte == 80_000
     assert talk.events[-1].cursors.accepted_byte == 80_000
     assert again.events[-1].cursors.accepted_byte == len(data)
+    assert told(talk, again) == told(whole)
+
+
+async def test_what_is_still_being_decided_when_a_connection_breaks_is_not_lost(
+    client, tone, monkeypatch
+):
+    data, go_on, busy = tone(4.0), threading.Event(), threading.Event()
+    whole = Talk(client, audio_format=None, fixed_window=WINDOWS)
+    await whole.whole(data)
+    talk = Talk(client, audio_format=None, fixed_window=WINDOWS)
+    await talk.open()
+    decide = Session.step
+
+    def slowly(session, chunk=b""):
+        decided = decide(session, chunk)
+        if decided:
+            busy.set()
+            go_on.wait()
+        return decided
+
+    monkeypatch.setattr(Session, "step", slowly)
+    await talk.audio(data[:80_000])
+    await asyncio.to_thread(busy.wait)
+    talk.call.cancel()
+    again = await resumed(client, talk)
+    opening = asyncio.create_task(again.open())
+    await asyncio.wait({opening}, timeout=0.2)  # it comes while the other connection's work runs
+    go_on.set()
+    next_byte = (await opening).next_byte
+    await again.audio(data[next_byte:], first_byte=next_byte)
+    await again.control("finish")
+    await again.until("summary")
+
     assert told(talk, again) == told(whole)
 
 

@@ -79,6 +79,7 @@ class Streams:
         self._sharing = Sharing(store, self._shop, self._opening) if store else None
         self._sessions = Sessions(limits.max_sessions, limits.resume_window)
         self._connections: dict[str, Connection] = {}  # by resume token
+        self._leaving: dict[str, asyncio.Task[None]] = {}  # ended, still at work
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -158,6 +159,8 @@ class Streams:
             await old.hand_over()
             if self._connections.get(token) is old:
                 del self._connections[token]
+        if (last := self._leaving.get(token)) is not None:
+            await asyncio.wait({last})
         if self._sessions.find(token) is None:  # it had just ended
             raise SessionNotFound
         return session
@@ -202,9 +205,15 @@ class Streams:
             if self._sharing is not None and not drained:
                 self._sharing.forget(session)
             return
+        self._leaving[session.token] = self._apart(self._leave(connection))
         loop = asyncio.get_running_loop()
         self._sessions.park(session, loop.time())
         loop.call_later(self._shop.limits.resume_window + TICK, self._expire)
+
+    async def _leave(self, connection: Connection) -> None:
+        """What is being decided in a thread still goes back to the session."""
+        await connection.quiet()
+        del self._leaving[connection.session.token]
 
     def _expire(self) -> None:
         self._sessions.expire(asyncio.get_running_loop().time())

@@ -96,6 +96,10 @@ class Connection:
         self.handed_over = True
         self._taken()
         self.detach()
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Returns when nothing of it works on the session any more; it is detached already."""
         await self._reader.quiet()
 
     def _taken(self) -> None:

@@ -143,7 +143,8 @@ class Reader:
 
     async def _finish(self) -> None:
         await self._do(self._session.end)
-        await self._use_up()
+        if not self._outbox.closed:
+            await self._use_up()
         if self._outbox.closed:
             return
         await self._admit(await self._do(self._session.finish))
