@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.audio import AudioLimits, Encoding, RawFormat, decode
 from server.speech import InvalidInput
@@ -24,6 +26,37 @@ def test_sixteen_bit_samples_are_divided_by_32768():
 
     assert np.array_equal(audio.waveform, samples / np.float32(32768))
     assert (audio.container, audio.source_rate_hz, audio.source_channels) == ("raw", 16_000, 1)
+
+
+@given(st.lists(st.integers(-32768, 32767), min_size=400, max_size=600), st.integers(0, 3))
+def test_samples_that_need_no_resampler_have_the_answer_of_those_that_take_the_long_way(
+    values, clipped
+):
+    samples = np.array(values + [32767, -32767, -32768][:clipped], "<i2")
+    floats = (samples / np.float32(32768)).astype("<f4")
+
+    short = decode(samples.tobytes(), described(Encoding.PCM_S16LE), LIMITS)
+    long = decode(floats.tobytes(), described(Encoding.PCM_F32LE), LIMITS)
+
+    assert np.array_equal(short.waveform, long.waveform)
+    assert short.notices == long.notices
+
+
+@pytest.mark.parametrize(
+    ("limits", "index", "reason"),
+    [
+        (AudioLimits(max_seconds=0.05), 0, "AUDIO_TOO_LONG"),
+        (AudioLimits(min_samples=1_001), 0, "AUDIO_TOO_SHORT"),
+        (AudioLimits(max_bytes=1_999), 0, "AUDIO_TOO_LARGE"),
+        (LIMITS, 2, "CHANNEL_OUT_OF_RANGE"),
+    ],
+)
+def test_samples_that_need_no_resampler_are_refused_for_the_same_reasons(limits, index, reason):
+    for encoding, size in ((Encoding.PCM_S16LE, 2_000), (Encoding.PCM_F32LE, 4_000)):
+        with pytest.raises(InvalidInput) as refused:
+            decode(bytes(size), described(encoding, channel_index=index), limits)
+
+        assert refused.value.reason == reason
 
 
 def test_float_samples_pass_unchanged():

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.audio.containers import open_container, undecodable
 from server.audio.limits import (
@@ -16,13 +17,15 @@ from server.audio.limits import (
     check_rate,
     check_samples,
 )
-from server.audio.raw import RawFormat, open_raw
+from server.audio.raw import Encoding, RawFormat, open_raw, scaled, stored_samples
 from server.audio.resample import Resampler, mix
 from server.audio.sniff import is_cut_short, recognise
 from server.audio.source import Block, Source
 from server.speech import SAMPLE_RATE, Audio, InvalidInput, Notice, Waveform
 
-_FULL_SCALE = np.float32(32767 / 32768)  # the largest 16-bit sample
+_FULL_SCALE_16 = np.uint16(32767)  # the largest 16-bit sample
+_TWO = np.uint16(2)
+_FULL_SCALE = np.float32(32767 / 32768)
 _CLIPPED_SHARE = 1e-3  # of the samples at full scale; below it are peaks, not distortion
 _SLACK_SECONDS = 0.1  # headers round, and codecs pad: a smaller difference is no loss
 _AS_CONTAINER = RawFormat(encoding=None)
@@ -50,6 +53,8 @@ def decode(data: bytes, described: RawFormat | None, limits: AudioLimits) -> Aud
     """
     check_bytes(len(data), limits)
     described = described or _AS_CONTAINER
+    if is_plain(described):
+        return _decode_plain(data, described, limits)
     with ExitStack() as stack:
         source = _open(data, described, limits, stack)
         check_rate(source.rate_hz, "audio_data", limits)
@@ -63,6 +68,29 @@ def decode(data: bytes, described: RawFormat | None, limits: AudioLimits) -> Aud
         source_channels=source.channels,
         container=source.container,
         notices=_notices(listened, source, is_cut_short(source.container, data)),
+    )
+
+
+def is_plain(described: RawFormat) -> bool:
+    """Whether the samples are what the model hears, but for their scale: they take no `listen`."""
+    return (
+        described.encoding is Encoding.PCM_S16LE
+        and described.sample_rate_hz == SAMPLE_RATE
+        and described.channel_count <= 1
+    )
+
+
+def _decode_plain(data: bytes, described: RawFormat, limits: AudioLimits) -> Audio:
+    samples = stored_samples(data, described, Encoding.PCM_S16LE, limits)[:, 0]
+    check_channel_index(described.channel_index, 1)
+    check_duration(len(samples) / SAMPLE_RATE, limits)
+    check_samples(len(samples), limits)
+    return Audio(
+        waveform=scaled(samples),
+        source_rate_hz=SAMPLE_RATE,
+        source_channels=1,
+        container="raw",
+        notices=_clipping(_count_clipped_16(samples) / len(samples)),
     )
 
 
@@ -132,6 +160,11 @@ def _count_clipped(heard: Block) -> int:
     return int(np.count_nonzero(np.abs(flat) >= _FULL_SCALE))
 
 
+def _count_clipped_16(samples: NDArray[np.int16]) -> int:
+    """Those at 32767, -32768 and -32767, which are neighbours once the sign is a mere bit."""
+    return int(np.count_nonzero(samples.view("<u2") - _FULL_SCALE_16 <= _TWO))
+
+
 def _check(listened: Listened, source: Source, limits: AudioLimits) -> None:
     count = len(listened.waveform)
     if listened.damaged and count < limits.min_samples:
@@ -148,10 +181,15 @@ def _notices(listened: Listened, source: Source, cut_short: bool) -> tuple[Notic
     if listened.damaged or cut_short or seconds < announced - _SLACK_SECONDS:
         text = f"The file breaks off or is damaged: only its first {seconds:.3f} s were analysed."
         notices.append(Notice("AUDIO_TRUNCATED", text))
-    if listened.clipped_share > _CLIPPED_SHARE:
-        text = f"{listened.clipped_share:.1%} of the samples are at or above full scale."
-        notices.append(Notice("AUDIO_CLIPPED", text))
+    notices += _clipping(listened.clipped_share)
     if source.rate_hz < SAMPLE_RATE:
         text = f"The audio was recorded at {source.rate_hz} Hz; the model was trained on 16000 Hz."
         notices.append(Notice("RESAMPLED_FROM_LOW_RATE", text))
     return tuple(notices)
+
+
+def _clipping(share: float) -> tuple[Notice, ...]:
+    if share <= _CLIPPED_SHARE:
+        return ()
+    text = f"{share:.1%} of the samples are at or above full scale."
+    return (Notice("AUDIO_CLIPPED", text),)

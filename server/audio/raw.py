@@ -55,6 +55,7 @@ def _alaw_values() -> NDArray[np.float32]:
     return (np.where(code & 128, magnitude, -magnitude) / 4096).astype(np.float32)
 
 
+_ONE_STEP = np.float32(1 / 32768)
 _MULAW, _ALAW = _mulaw_values(), _alaw_values()
 _STORED: Mapping[Encoding, np.dtype[Any]] = {
     Encoding.PCM_S16LE: np.dtype("<i2"),
@@ -70,19 +71,26 @@ def open_raw(data: bytes, described: RawFormat, encoding: Encoding, limits: Audi
     Raises InvalidInput: FIELD_INVALID for a container that was described as raw samples,
     SAMPLE_RATE_OUT_OF_RANGE, CHANNEL_OUT_OF_RANGE, AUDIO_UNDECODABLE for an incomplete frame.
     """
+    samples = stored_samples(data, described, encoding, limits)
+    return Source(
+        container="raw",
+        rate_hz=described.sample_rate_hz,
+        channels=samples.shape[1],
+        blocks=_blocks(samples, encoding),
+    )
+
+
+def stored_samples(
+    data: bytes, described: RawFormat, encoding: Encoding, limits: AudioLimits
+) -> NDArray[Any]:
+    """`data` as it is stored, shape (frames, channels). Raises what `open_raw` raises."""
     _refuse_container(data, encoding)
     channels = described.channel_count or 1
     check_rate(described.sample_rate_hz, "audio_format.sample_rate_hz", limits)
     check_channels(channels, "audio_format.channel_count", limits)
     stored = _STORED[encoding]
     _check_frame_size(len(data), stored.itemsize * channels)
-    samples = np.frombuffer(data, stored).reshape(-1, channels)
-    return Source(
-        container="raw",
-        rate_hz=described.sample_rate_hz,
-        channels=channels,
-        blocks=_blocks(samples, encoding),
-    )
+    return np.frombuffer(data, stored).reshape(-1, channels)
 
 
 def _refuse_container(data: bytes, encoding: Encoding) -> None:
@@ -115,6 +123,12 @@ def _as_float32(samples: NDArray[Any], encoding: Encoding) -> Block:
     if encoding is Encoding.ALAW:
         return np.take(_ALAW, samples)
     if encoding is Encoding.PCM_S16LE:
-        scaled: Block = np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
-        return scaled
+        return scaled(samples)
     return np.asarray(samples, np.float32)
+
+
+def scaled(samples: NDArray[np.int16]) -> Block:
+    """16 bits to [-1, 1), a new array of the same shape."""
+    wide: Block = samples.astype(np.float32)
+    wide *= _ONE_STEP  # in two steps: numpy multiplies mixed types in small buffers
+    return wide
