@@ -94,3 +94,9 @@ async def test_inside_a_loop_lines_are_written_together_and_none_is_lost():
     await asyncio.sleep(2 * PAUSE)
 
     assert (before, stream.getvalue()) == ("", "one\ntwo\n")
+
+
+def test_text_that_is_not_unicode_is_logged_all_the_same(printed):
+    line = printed("info", report(client="caf\udce9"))
+
+    assert line["client"] == "caf\udce9"

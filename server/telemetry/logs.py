@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 import time
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TextIO
 
+import orjson
 import structlog
 from structlog.typing import EventDict
 
@@ -66,12 +67,13 @@ def configure(*, level: str, style: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(Lines(sys.stderr)),  # type: ignore[arg-type]  # a part of TextIO
         cache_logger_on_first_use=False,
     )
+    _logger.cache_clear()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
 
 
 def log_call(report: CallReport) -> None:
     """The access log: refused calls are warnings, our own faults errors with their cause."""
-    log = structlog.get_logger()
+    log = _logger()
     fields: dict[str, Any] = {
         "method": report.method.rpartition("/")[2],
         "code": report.code,
@@ -92,6 +94,12 @@ def log_call(report: CallReport) -> None:
         log.warning("call refused", **fields)
 
 
+@cache
+def _logger() -> Any:
+    """Made once: a logger for each line would cost as much as the line."""
+    return structlog.get_logger().bind()
+
+
 def _console() -> list[Any]:
     # The plain formatter: the default one prints local variables, and those hold audio.
     plain = structlog.dev.plain_traceback
@@ -99,9 +107,15 @@ def _console() -> list[Any]:
 
 
 def _json() -> list[Any]:
-    # One encoder for all lines: json.dumps would make one for each.
-    encode = json.JSONEncoder(default=repr).encode
-    return [structlog.processors.format_exc_info, lambda _log, _method, fields: encode(fields)]
+    return [structlog.processors.format_exc_info, _encode]
+
+
+def _encode(_log: Any, _method: str, fields: EventDict) -> str:
+    # Strings from outside are valid UTF-8, but for paths.
+    try:
+        return orjson.dumps(fields, default=repr).decode()
+    except TypeError:
+        return json.dumps(fields, default=repr)
 
 
 def _stamp(_log: Any, _method: str, fields: EventDict) -> EventDict:
