@@ -1,8 +1,7 @@
 """What every RPC has in common: an id, a report at the end, and errors as statuses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import urandom
 from time import monotonic
@@ -72,36 +71,40 @@ class Calls:
         """Returns as soon as no call is in flight."""
         await self._idle.wait()
 
-    @asynccontextmanager
-    async def answering(
-        self, context: Context, method: str, *, limited: bool = False
-    ) -> AsyncIterator[Call]:
-        """Ends the call with the status that the table of errors gives for what is raised.
+    def answering(self, context: Context, method: str, *, limited: bool = False) -> "_Answering":
+        """Around the body of an RPC; yields its Call.
 
-        One `limited` call too many ends before its body.
+        Ends the call with the status that the table of errors gives for what is raised. One
+        `limited` call too many ends before its body.
         """
-        call = _begin(context, method)
+        return _Answering(self, context, method, limited)
+
+    def begin(self, call: Call, context: Context, *, limited: bool) -> None:
+        """Counts it. Raises TooManyCalls, Unauthenticated."""
         self._running += 1
         self._limited += limited
         self._idle.clear()
-        try:
-            if limited and 0 < self._max_calls < self._limited:
-                raise TooManyCalls(self._max_calls)
-            call.client = self._callers.name(context)
-            yield call
-        except asyncio.CancelledError:
-            self._report(call, "CANCELLED", "")
-            raise
-        except Exception as error:
-            await self._abort(call, context, error)
-        else:
-            context.set_trailing_metadata(self._trailers())
+        if limited and 0 < self._max_calls < self._limited:
+            raise TooManyCalls(self._max_calls)
+        call.client = self._callers.name(context)
+
+    async def end(self, call: Call, context: Context, error: BaseException | None) -> None:
+        """Reports it, and tells its caller if it failed."""
+        if error is None:
+            if trailers := self._trailers():
+                context.set_trailing_metadata(trailers)
             self._report(call, "OK", "")
-        finally:
-            self._running -= 1
-            self._limited -= limited
-            if not self._running:
-                self._idle.set()
+        elif isinstance(error, asyncio.CancelledError):
+            self._report(call, "CANCELLED", "")
+        elif isinstance(error, Exception):
+            await self._abort(call, context, error)
+
+    def forget(self, *, limited: bool) -> None:
+        """It is over, however it ended."""
+        self._running -= 1
+        self._limited -= limited
+        if not self._running:
+            self._idle.set()
 
     async def _abort(self, call: Call, context: Context, error: Exception) -> None:
         failure = self.failure(call, error)
@@ -138,6 +141,33 @@ class Calls:
                 cause=cause,
             )
         )
+
+
+class _Answering:
+    """A class, because every call pays for it: a generator would cost twice as much."""
+
+    __slots__ = ("_call", "_calls", "_context", "_limited")
+
+    def __init__(self, calls: Calls, context: Context, method: str, limited: bool) -> None:
+        self._calls = calls
+        self._context = context
+        self._limited = limited
+        self._call = _begin(context, method)
+
+    async def __aenter__(self) -> Call:
+        try:
+            self._calls.begin(self._call, self._context, limited=self._limited)
+        except Exception as error:
+            await self.__aexit__(type(error), error, None)
+        return self._call
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: object
+    ) -> None:
+        try:
+            await self._calls.end(self._call, self._context, error)
+        finally:
+            self._calls.forget(limited=self._limited)
 
 
 def _begin(context: Context, method: str) -> Call:

@@ -55,7 +55,7 @@ class Metrics:
     def on_departure(self, departure: Departure) -> None:
         """Counts an utterance that left the batcher, served or not."""
         error = departure.error.__name__ if departure.error else ""
-        self._utterances(departure.outcome, departure.priority.name.lower(), error).inc()
+        self._utterances(departure.outcome, departure.priority, error).inc()
         self._utterance_seconds(departure.outcome).observe(departure.time)
 
     def on_stream(self, report: StreamReport | WindowReport) -> None:
@@ -140,10 +140,13 @@ class Metrics:
         )
 
     def _make_batch_metrics(self) -> None:
+        utterances = self._counter(
+            "utterances", "Utterances that left the batcher.", "outcome priority error"
+        )
         self._utterances = cache(
-            self._counter(
-                "utterances", "Utterances that left the batcher.", "outcome priority error"
-            ).labels
+            lambda outcome, priority, error: utterances.labels(
+                outcome, priority.name.lower(), error
+            )
         )
         self._utterance_seconds = cache(
             self._histogram(

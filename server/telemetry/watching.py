@@ -17,8 +17,8 @@ from server.telemetry.probes import Probes
 
 log = structlog.get_logger()
 
-REPORT_AGE = 0.05
-"""Seconds for which a load report is sent again."""
+REPORT_PAUSE = 0.02
+"""Seconds between load reports: balancers weigh replicas once a second, and each costs 10 us."""
 FAULTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
 
 
@@ -31,8 +31,7 @@ class Telemetry:
         self._meter = LoadMeter()
         self._drain_time: Callable[[], float] = float
         self._serving = False
-        self._said: tuple[tuple[str, bytes], ...] = ()
-        self._said_at = 0.0
+        self._report_at = 0.0
 
     def on_call(self, report: CallReport) -> None:
         self._log(report)
@@ -75,13 +74,13 @@ class Telemetry:
         self._metrics.on_serving(serving)
 
     def trailers(self) -> tuple[tuple[str, bytes], ...]:
-        """The ORCA load report, as trailing metadata; nothing if there is nothing to say."""
+        """The ORCA load report, as trailing metadata; nothing if there is nothing new to say."""
         now = monotonic()
-        if not self._said or now > self._said_at + REPORT_AGE:
-            report = self._meter.report(now, self._drain_time())
-            self._said = ((TRAILER, report.to_bytes()),) if report else ()
-            self._said_at = now
-        return self._said
+        if now < self._report_at:
+            return ()
+        self._report_at = now + REPORT_PAUSE
+        report = self._meter.report(now, self._drain_time())
+        return ((TRAILER, report.to_bytes()),) if report else ()
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
