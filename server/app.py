@@ -1,7 +1,6 @@
 """Puts the server together, runs it, and takes it down in order."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +13,7 @@ from speechemotion.v1.emotion_service_pb2_grpc import add_EmotionServiceServicer
 from speechemotion.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 
 from batcher import Batcher, CostModel
-from server import health
+from server import health, memory
 from server.choices import limits_of, policy_of, relief_of, stream_limits_of
 from server.config import PortTaken, Settings
 from server.draining import ServingFailed, finish, stop_on_signals
@@ -106,8 +105,7 @@ async def run(
     log.info("loading", model=settings.model, engine=settings.engine)
     async with serving(settings, make_engine) as server:
         stop = stop or stop_on_signals()
-        gc.collect()
-        gc.freeze()  # what stays for good; a full collection stops the calls for 1 ms, not 50
+        memory.settle()
         _announce(settings, server)
         notify(READY)
         broken = asyncio.create_task(server.batcher.wait_broken())
