@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import urandom
-from time import monotonic
+from time import monotonic, time
 from typing import TypeAlias
 from urllib.parse import unquote
 
@@ -135,6 +135,7 @@ class Calls:
                 request_id=call.request_id,
                 peer=call.peer,
                 client=call.client,
+                ended_at=time(),
                 seconds=monotonic() - call.arrived_at,
                 audio_seconds=call.audio_seconds,
                 error_id=error_id,

@@ -14,6 +14,7 @@ class CallReport:
     request_id: str
     peer: str
     client: str = ""  # who it is, if a trusted proxy said so
+    ended_at: float  # seconds since the epoch
     seconds: float
     audio_seconds: float
     error_id: str = ""  # what the caller was told in place of the cause

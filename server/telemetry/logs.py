@@ -14,6 +14,7 @@ import structlog
 from structlog.typing import EventDict
 
 from server.telemetry import CallReport
+from server.telemetry.later import Later
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FINE = frozenset({"OK", "CANCELLED"})
@@ -21,6 +22,10 @@ FINE = frozenset({"OK", "CANCELLED"})
 
 PAUSE = 0.02
 """Seconds for which lines are collected: a write for each costs a switch of threads."""
+
+
+_CALLS = Later()
+atexit.register(_CALLS.now)
 
 
 class Lines:
@@ -59,6 +64,7 @@ def configure(*, level: str, style: str) -> None:
     on_terminal = style == "console" or (style == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
+            _calls_first,
             structlog.processors.add_log_level,
             _stamp,
             *(_console() if on_terminal else _json()),
@@ -73,6 +79,10 @@ def configure(*, level: str, style: str) -> None:
 
 def log_call(report: CallReport) -> None:
     """The access log: refused calls are warnings, our own faults errors with their cause."""
+    _CALLS.add(_print, report)
+
+
+def _print(report: CallReport) -> None:
     log = _logger()
     fields: dict[str, Any] = {
         "method": report.method.rpartition("/")[2],
@@ -81,6 +91,7 @@ def log_call(report: CallReport) -> None:
         "peer": report.peer,
         "ms": round(1000 * report.seconds, 1),
         "audio_ms": round(1000 * report.audio_seconds),
+        "timestamp": _iso(report.ended_at),
     }
     if report.client:
         fields["client"] = report.client
@@ -92,6 +103,12 @@ def log_call(report: CallReport) -> None:
         log.info("call", **fields)
     else:
         log.warning("call refused", **fields)
+
+
+def _calls_first(_log: Any, _method: str, fields: EventDict) -> EventDict:
+    """What is logged of something else comes after the calls that ended before it."""
+    _CALLS.now()
+    return fields
 
 
 @cache
@@ -119,10 +136,14 @@ def _encode(_log: Any, _method: str, fields: EventDict) -> str:
 
 
 def _stamp(_log: Any, _method: str, fields: EventDict) -> EventDict:
-    """As structlog's TimeStamper(fmt="iso", utc=True), which costs four times as much."""
-    now = time.time()
-    fields["timestamp"] = f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
+    if "timestamp" not in fields:
+        fields["timestamp"] = _iso(time.time())
     return fields
+
+
+def _iso(now: float) -> str:
+    """As structlog's TimeStamper(fmt="iso", utc=True), which costs four times as much."""
+    return f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -34,6 +35,10 @@ class Metrics:
         self._make_stream_metrics()
         self._serving = self._gauge("serving", "1 while health says SERVING, else 0.")
         self._model = Info("model", "What is served.", namespace=PREFIX, registry=self.registry)
+
+    def to_bytes(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+        return generate_latest(self.registry)
 
     def on_call(self, report: CallReport) -> None:
         """Counts a finished RPC."""

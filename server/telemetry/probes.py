@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 PATIENCE = 5.0  # s, for a request line and headers
 MAX_HEAD = 16 * 1024  # bytes
@@ -45,8 +44,9 @@ class Page:
 class Probes:
     """What orchestrators and Prometheus ask."""
 
-    def __init__(self, registry: CollectorRegistry, ready: Callable[[], bool]) -> None:
-        self._registry = registry
+    def __init__(self, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+        """`metrics`: in Prometheus' text format."""
+        self._metrics = metrics
         self._ready = ready
 
     def answer(self, method: str, path: str) -> Page:
@@ -59,7 +59,7 @@ class Probes:
             case "/readyz":
                 return Page(200, b"ready\n") if self._ready() else Page(503, b"not ready\n")
             case "/metrics":
-                return Page(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+                return Page(200, self._metrics(), CONTENT_TYPE_LATEST)
             case _:
                 return Page(404, b"there are /healthz, /readyz and /metrics\n")
 

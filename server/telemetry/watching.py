@@ -11,6 +11,7 @@ from batcher import Batcher
 from batcher.reports import BatchReport, Departure
 from server.speech import Model
 from server.telemetry import CallReport, StreamReport, WindowReport
+from server.telemetry.later import Later
 from server.telemetry.load import TRAILER, LoadMeter
 from server.telemetry.metrics import Metrics
 from server.telemetry.probes import Probes
@@ -26,6 +27,7 @@ class Telemetry:
     """The hooks of one server; `on_call` is an additional listener, such as the log."""
 
     def __init__(self, on_call: Callable[[CallReport], None]) -> None:
+        self._later = Later()
         self._log = on_call
         self._metrics = Metrics()
         self._meter = LoadMeter()
@@ -35,7 +37,7 @@ class Telemetry:
 
     def on_call(self, report: CallReport) -> None:
         self._log(report)
-        self._metrics.on_call(report)
+        self._later.add(self._metrics.on_call, report)
         if report.code in FAULTS:
             self._meter.failed(monotonic())
 
@@ -44,7 +46,7 @@ class Telemetry:
         self._meter.batch_ran(report.size, report.run_time, monotonic())
 
     def on_departure(self, departure: Departure) -> None:
-        self._metrics.on_departure(departure)
+        self._later.add(self._metrics.on_departure, departure)
 
     def on_degraded(self, step: str) -> None:
         """A request went without something, for load."""
@@ -85,6 +87,11 @@ class Telemetry:
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
         """Serves probes and metrics and yields the port. Raises OSError if it is taken."""
-        probes = Probes(self._metrics.registry, lambda: self._serving)
+        probes = Probes(self._scrape, lambda: self._serving)
         async with probes.listening(host, port) as bound:
             yield bound
+        self._later.now()
+
+    def _scrape(self) -> bytes:
+        self._later.now()
+        return self._metrics.to_bytes()
