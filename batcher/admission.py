@@ -1,6 +1,7 @@
 """Whom to refuse at the door, and when it pays to knock again. Pure: the load is an argument."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from batcher.errors import BatcherError, DeadlineUnmeetable, QueueFull, TenantLimit
@@ -29,7 +30,6 @@ class Admission:
     def refusal(
         self,
         pending: Pending,
-        *,
         in_flight: int,
         busy_time: float,
         trusted: bool,
@@ -43,7 +43,8 @@ class Admission:
         of `ahead_length` together are about to be submitted before it.
         """
         policy = self._policy
-        busy_time += self._scheduler.seconds_for(ahead_length, ahead)
+        if ahead:
+            busy_time += self._scheduler.seconds_for(ahead_length, ahead)
         wait = busy_time + self._scheduler.work_before(pending)
         if len(self._scheduler) + ahead >= policy.max_queue_size:
             return QueueFull(f"{policy.max_queue_size} requests are waiting", max(wait / 2, SOON))
@@ -51,6 +52,8 @@ class Admission:
             return QueueFull(f"{wait:.1f} s of work wait", max(wait - policy.max_drain_time, SOON))
         if 0 < policy.max_tenant_in_flight <= in_flight:
             return TenantLimit(f"{in_flight} requests are in flight", max(wait / 2, SOON))
+        if pending.deadline == inf:
+            return None
         alone = self._seconds_alone(pending.length)
         left = pending.deadline - pending.enqueued_at
         if self._end(wait, alone) < left:

@@ -2,11 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from batcher.cost import TINY, CostModel
+from batcher.cost import CostModel
 from batcher.policy import BatchPolicy
-from batcher.room import Room
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,11 +20,24 @@ device itself to one batch at a time. It may raise OutOfMemory or DeviceLost.
 RECOVERY = 1.01
 """By how much a good batch widens a budget that OutOfMemory has narrowed: 70 batches double it."""
 
-
 DISTRUST = 2.0
 """How much slower a device is taken to be for each run in a row that failed, up to MAX_DISTRUST:
 one that fails at once would otherwise be free at once, and draw all the work to itself."""
-MAX_DISTRUST = 1024.0
+MAX_DISTRUST = 256.0
+
+AND_MORE = 3.0
+"""A device that is to do all that waits will have so many times as much to do: more comes
+meanwhile, and unlike lengths make smaller batches. Found by simulation, see ADR 0011."""
+
+FRESH = 10.0
+"""Seconds for which the cost models may refuse a request on an idle device without new evidence."""
+
+
+class Offer(NamedTuple):
+    """What a device would do with what waits; in seconds from now."""
+
+    batch_done: float  # what it runs, and one batch more
+    all_done: float  # what it runs, all that waits, and what comes meanwhile
 
 
 class Device(Generic[Item, Result]):
@@ -56,33 +68,28 @@ class Device(Generic[Item, Result]):
             return inf
         return self.busy_until - self.policy.prepare_time
 
-    def room(self) -> Room:
-        """What its next batch may hold."""
-        size, cost = self.policy.max_batch_size, self.policy.max_batch_cost
-        sizes = self.policy.preferred_sizes
-        return Room(max(1, int(size * self.budget)), cost * self.budget, sizes, self.model)
+    def limits(self) -> tuple[int, float]:
+        """The requests that its next batch may hold, and their length units after padding."""
+        policy, budget = self.policy, self.budget
+        return max(1, int(policy.max_batch_size * budget)), policy.max_batch_cost * budget
 
     def seconds_for(self, length: float, count: int) -> float:
         """To compute `count` requests of `length` together, in full batches."""
-        batches = max(count / self.policy.max_batch_size, length / self.policy.max_batch_cost)
-        return self.model.predict(length, batches)
+        return self.model.predict(length, self._batches(length, count))
 
-    def seconds_for_all(self, now: float, length: float, count: int) -> float:
-        """Until it would have done what it runs and, alone, all that waits.
+    def offer(self, now: float, length: float, count: int) -> Offer:
+        """What it would do with the `count` requests of `length` together that wait.
 
         What is late by now is taken to need as long again.
         """
         busy = abs(self.busy_until - now) if self.running else 0.0
-        return busy + self._distrust() * self.seconds_for(length, count)
+        batches = max(self._batches(length, count), 1.0)
+        distrust = min(DISTRUST**self.failures, MAX_DISTRUST) if self.failures else 1.0
+        seconds = distrust * self.model.predict(length, batches)
+        return Offer(busy + seconds / batches, busy + AND_MORE * seconds)
 
-    def seconds_for_batch(self, length: float, count: int) -> float:
-        """To compute one batch of the `count` requests of `length` together that wait."""
-        policy = self.policy
-        share = min(policy.max_batch_size / count, policy.max_batch_cost / max(length, TINY), 1.0)
-        return self._distrust() * self.model.predict(length * share)
-
-    def _distrust(self) -> float:
-        return min(DISTRUST**self.failures, MAX_DISTRUST)
+    def _batches(self, length: float, count: int) -> float:
+        return max(count / self.policy.max_batch_size, length / self.policy.max_batch_cost)
 
     def start(self, now: float, predicted: float) -> None:
         """A batch has been handed to it."""
@@ -135,24 +142,34 @@ class Devices(Generic[Item, Result]):
         self.by_name = {
             name: Device(name, run, *own.get(name, (policy, model))) for name, run in runs.items()
         }
+        self.tried_at = -inf  # when an estimate was last put to the test
+        self._note()
 
     def __len__(self) -> int:
         return len(self.by_name)
 
+    def start(self, device: Device[Item, Result], now: float, predicted: float) -> None:
+        """A batch has been handed to one of them."""
+        device.start(now, predicted)
+        self._note()
+
+    def finish(self, device: Device[Item, Result], now: float, predicted: float) -> None:
+        """That batch is done with, well or badly."""
+        device.finish(now, predicted)
+        self.tried_at = now
+        self._note()
+
     def lose(self, device: Device[Item, Result]) -> None:
         self.by_name.pop(device.name, None)
+        self._note()
 
-    def free_at(self) -> float:
-        """When the first of them has nothing more to do, as predicted."""
-        return min((device.busy_until for device in self.by_name.values()), default=inf)
-
-    def slot_at(self) -> float:
-        """When the next batch should be formed, see Device.slot_at."""
-        return min((device.slot_at() for device in self.by_name.values()), default=inf)
+    def trusted(self, now: float) -> bool:
+        """Whether estimates have been tried lately, or soon will be since all are busy."""
+        return self.slot_at > -inf or now - self.tried_at < FRESH
 
     def seconds_alone(self, length: float) -> float:
         """To compute one request on the fastest of them."""
-        return min((one.model.predict(length) for one in self.by_name.values()), default=0.0)
+        return min([one.model.predict(length) for one in self.by_name.values()], default=0.0)
 
     def seconds_for(self, length: float, count: int) -> float:
         """To compute `count` requests of `length` together on all, each at its own pace."""
@@ -169,18 +186,31 @@ class Devices(Generic[Item, Result]):
     ) -> tuple[Device[Item, Result] | None, float]:
         """Which takes the next batch of `count` requests of `length` together, and when at last.
 
-        The fastest that is idle, at once; else the first to have a slot. An idle one waits,
-        though, as long as another would be done with everything before it with one batch: a slow
-        device takes work from a fast one only where there is too much of it.
+        The one that would be done with it first, of those that have a slot. None takes it, idle
+        or busy, as long as another would be done with everything before that: a slow device takes
+        work from a fast one only where there is too much of it.
         """
+        offers = [(one.offer(now, length, count), one) for one in self.by_name.values()]
+        enough = min([offer.all_done for offer, _ in offers], default=inf)
+        chosen, at = None, inf
+        for offer, one in sorted(offers, key=_earliest):
+            opens = one.slot_at()
+            if offer.batch_done > enough:
+                # Looked at again by then, should the other be late.
+                opens = max(opens, now + offer.batch_done)
+            if opens <= now:
+                return one, opens
+            if opens < at:
+                chosen, at = one, opens
+        return chosen, at
+
+    def _note(self) -> None:
         devices = self.by_name.values()
-        slots = [(one.slot_at(), one) for one in devices if one.running]
-        at, busy = min(slots, key=lambda slot: slot[0], default=(inf, None))
-        idle = [(one.seconds_for_batch(length, count), one) for one in devices if not one.running]
-        if not idle:
-            return busy, at
-        seconds, best = min(idle, key=lambda pair: (pair[0], -pair[1].idle_since))
-        others = (one.seconds_for_all(now, length, count) for one in devices if one.running)
-        if seconds <= min(others, default=inf):
-            return best, -inf
-        return (busy, at) if at < now + seconds else (best, now + seconds)
+        # When the next batch should be formed, and when the first of them has nothing more to do.
+        self.slot_at = min([one.slot_at() for one in devices], default=inf)
+        self.free_at = min([one.busy_until for one in devices], default=inf)
+
+
+def _earliest(offered: tuple[Offer, Device[Any, Any]]) -> tuple[float, int, float]:
+    offer, device = offered
+    return offer.batch_done, device.running, -device.idle_since

@@ -12,6 +12,8 @@ from heapq import heapify, heappop, heappush, heapreplace
 from math import inf, log, log1p
 from typing import Generic, Protocol, TypeVar
 
+from batcher.policy import Priority
+
 GONE = -1
 """The level of a request that no longer waits."""
 
@@ -29,7 +31,7 @@ class Pending:
     deadline: float
     due: float
     tenant: str
-    priority: int
+    priority: Priority
     shelf: int = field(default=0, init=False)
     level: int = field(default=GONE, init=False)
 
@@ -151,21 +153,27 @@ class Lane(Generic[P]):
 
     def remove(self, pending: P) -> None:
         pending.level = GONE
+        shelf = self._shelves[pending.shelf]
+        shelf.count -= 1
+        if self.count == 1:
+            self._reset()
+            return
         account = self._accounts[pending.tenant]
         self._count(account, pending, -1)
         if not account.count:
             self._weight -= account.weight
             account.charge = 0.0
             account.due.clear()
-        shelf = self._shelves[pending.shelf]
-        shelf.count -= 1
         shelf.stale += 1
         if not shelf.count:
             del self._shelves[pending.shelf]
         elif shelf.stale > shelf.count + 32:
             shelf.sweep(self.level, self._accounts)
-        if not self.count:
-            self._reset()
+
+    def waiting_on(self, shelf: int) -> int:
+        """How many wait on a shelf."""
+        found = self._shelves.get(shelf)
+        return found.count if found else 0
 
     def first(self) -> P:
         """Who goes first; needs a request that waits."""
@@ -235,5 +243,8 @@ class Lane(Generic[P]):
         return account
 
     def _reset(self) -> None:
+        """Nobody waits any more; what rounding left goes too."""
+        self.count = 0
         self.length = self.charge = self._weight = self._clock = 0.0
+        self._shelves.clear()
         self._accounts.clear()

@@ -1,7 +1,6 @@
 """Counts what happened and tells the hooks. Decides nothing; a hook that raises costs nothing."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ class Ledger:
     def __init__(
         self, on_batch: Callable[[BatchReport], None], on_departure: Callable[[Departure], None]
     ) -> None:
-        self.in_flight: Counter[str] = Counter()  # requests of each tenant, waiting or running
+        self.in_flight: dict[str, int] = {}  # requests of each tenant, waiting or running
         self.accepted = 0  # requests, waiting or running
         self._on_batch = on_batch
         self._on_departure = on_departure
@@ -33,14 +32,14 @@ class Ledger:
 
     def accept(self, tenant: str) -> None:
         self.accepted += 1
-        self.in_flight[tenant] += 1
+        self.in_flight[tenant] = self.in_flight.get(tenant, 0) + 1
 
     def leave(self, pending: Pending, outcome: Outcome, error: Any, now: float) -> None:
         """An accepted request has left; `error` is the class of what its caller was told."""
         self.accepted -= 1
-        self.in_flight[pending.tenant] -= 1
-        if not self.in_flight[pending.tenant]:
-            del self.in_flight[pending.tenant]
+        left = self.in_flight.pop(pending.tenant) - 1
+        if left:
+            self.in_flight[pending.tenant] = left
         self.depart(pending, outcome, error, now)
 
     def depart(self, pending: Pending, outcome: Outcome, error: Any, now: float) -> None:
@@ -50,7 +49,7 @@ class Ledger:
             departure = Departure(
                 outcome=outcome,
                 error=error,
-                priority=Priority(pending.priority),
+                priority=pending.priority,
                 tenant=pending.tenant,
                 length=pending.length,
                 time=now - pending.enqueued_at,

@@ -113,34 +113,38 @@ class Runner(Generic[Item, Result]):
     def _wanted(self, part: list[Call[Item, Result]]) -> list[Call[Item, Result]]:
         """Those of a part whose callers still wait and whose deadlines have not passed."""
         now = asyncio.get_running_loop().time()
+        wanted = []
         for call in part:
             if call.future.done():
                 self.drop(call, now)
             elif call.deadline <= now:
                 self.expire(call, now)
-        return [call for call in part if not call.settled]
+            elif not call.settled:
+                wanted.append(call)
+        return wanted
 
     async def _attempt(
         self, device: Device[Item, Result], part: list[Call[Item, Result]]
     ) -> list[list[Call[Item, Result]]]:
         """Runs a part once and returns the smaller parts to be run instead, if it failed."""
         loop = asyncio.get_running_loop()
-        cost = len(part) * max(call.length for call in part)
+        lengths = [call.length for call in part]
+        cost = len(part) * max(lengths)
         predicted = device.model.predict(cost)
         started_at = loop.time()
         results, error = await _results(device, part)
         now = loop.time()
-        waiting_since = min(call.enqueued_at for call in part)
+        waiting_since = min([call.enqueued_at for call in part])
         run_time, held = device.account(started_at, now, waiting_since)
         report = BatchReport(
             device=device.name,
             size=len(part),
             cost=cost,
-            padding=1 - sum(call.length for call in part) / cost if cost else 0.0,
+            padding=1 - sum(lengths) / cost if cost else 0.0,
             queue_time=started_at - waiting_since,
             run_time=run_time,
             predicted_time=predicted,
-            abandoned=sum(call.future.done() for call in part),
+            abandoned=sum([call.future.done() for call in part]),
             error=type(error) if error else None,
         )
         self._ledger.ran(report)

@@ -2,41 +2,46 @@
 
 Order: priority class, lifted by waiting; then tenants by weighted fair share; then the earliest
 deadline; then arrival. The first in that order starts a batch at once and is joined by its
-neighbours in length; it never waits for better ones.
+neighbours in length, on whichever side more of them wait; it never waits for better ones.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Generic
+from typing import Any, Generic
 
+from batcher.device import Device
 from batcher.lane import Lane, P, shelf_of
 from batcher.policy import BatchPolicy, Priority
-from batcher.room import Room
+
+WINDOW = 3
+"""Shelves of like lengths: a shelf is half as wide as `padding_limit`, so a batch spread evenly
+over four would have just that much padding."""
 
 
 class _Company(Generic[P]):
-    """A batch in the making, under its limits."""
+    """A batch in the making, under the limits of its device."""
 
-    def __init__(self, room: Room, padding_limit: float) -> None:
+    def __init__(self, device: Device[Any, Any], padding_limit: float) -> None:
         self.members: list[P] = []
         self.strict = True
-        self._room = room
+        self._model = device.model
+        self.max_size, self._max_cost = device.limits()
         self._padding_limit = padding_limit
         self._longest = 0.0
         self._sum = 0.0
 
     @property
     def full(self) -> bool:
-        return len(self.members) >= self._room.size
+        return len(self.members) >= self.max_size
 
     def admit(self, pending: P, /) -> bool:
         size = len(self.members) + 1
         longest = max(self._longest, pending.length)
         total = self._sum + pending.length
         padding = size * longest - total
-        if size > self._room.size or (size > 1 and size * longest > self._room.cost):
+        if size > self.max_size or (size > 1 and size * longest > self._max_cost):
             return False
         if padding > self._padding_limit * size * longest and not self._cheaper(padding):
             return False
@@ -53,8 +58,7 @@ class _Company(Generic[P]):
             return False
         size = len(self.members)
         added = padding - (size * self._longest - self._sum)
-        model = self._room.model
-        return model.per_cost * added * size <= model.per_batch
+        return self._model.per_cost * added * size <= self._model.per_batch
 
 
 class Scheduler(Generic[P]):
@@ -109,20 +113,21 @@ class Scheduler(Generic[P]):
             expired.append(pending)
         return expired
 
-    def take_batch(self, now: float, room: Room) -> list[P]:
-        """Removes and returns the next batch, [] if nothing waits."""
+    def take_batch(self, now: float, device: Device[Any, Any]) -> list[P]:
+        """Removes and returns the next batch for a device, [] if nothing waits."""
         self._lift(now)
         lanes = [lane for lane in self._lanes if lane.count]
         if not lanes:
             return []
-        company = _Company[P](room, self._policy.padding_limit)
+        company: _Company[P] = _Company(device, self._policy.padding_limit)
         leader = lanes[0].first()
         company.admit(leader)
         lanes[0].take(leader)
-        self._fill(company, lanes, leader.shelf)
+        if len(self._waiting) > 1 and not company.full:
+            self._fill(company, lanes, _densest(lanes, leader.shelf, company.max_size))
         for pending in company.members:
             self._forget(pending)
-        return self._cut(company.members, room.preferred_sizes, now)
+        return self._cut(company.members, device.policy.preferred_sizes, now)
 
     def due_at(self, idle_since: float, size: int) -> float:
         """When a batch falls due for a device that is idle since then; inf if nothing waits.
@@ -173,7 +178,9 @@ class Scheduler(Generic[P]):
 
     def _cut(self, batch: list[P], sizes: tuple[int, ...], now: float) -> list[P]:
         """Down to one of the preferred `sizes`; what was taken last waits on."""
-        size = max((one for one in sizes if one <= len(batch)), default=len(batch))
+        size = max([one for one in sizes if one <= len(batch)], default=len(batch))
+        if size == len(batch):
+            return batch
         for pending in reversed(batch[size:]):
             self.put_back(pending, now)
         return batch[:size]
@@ -204,7 +211,11 @@ class Scheduler(Generic[P]):
     def _forget(self, pending: P) -> None:
         del self._waiting[pending.number]
         self._gone += 1
-        if not self._waiting or self._gone > len(self._waiting) + 64:
+        if not self._waiting:
+            self._gone = 0
+            self._deadlines.clear()
+            self._lifts.clear()
+        elif self._gone > len(self._waiting) + 64:
             self._sweep()
 
     def _sweep(self) -> None:
@@ -214,3 +225,11 @@ class Scheduler(Generic[P]):
         self._lifts = [entry for entry in self._lifts if entry[2].waits]
         heapify(self._deadlines)
         heapify(self._lifts)
+
+
+def _densest(lanes: list[Lane[P]], shelf: int, enough: int) -> int:
+    """The upper end of the window around `shelf` that has the most requests, up to `enough`."""
+    around = range(shelf - WINDOW + 1, shelf + WINDOW)
+    counts = [sum([lane.waiting_on(each) for lane in lanes]) for each in around]
+    windows = [min(sum(counts[first : first + WINDOW]), enough) for first in range(WINDOW)]
+    return shelf + windows.index(max(windows))

@@ -10,11 +10,13 @@ import csv
 import gc
 import os
 import random
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from pathlib import Path
 from time import perf_counter, process_time
+from types import FrameType
 from typing import Any
 
 import looptime
@@ -31,7 +33,8 @@ Row = tuple[str, str, str]
 class Machine:
     """One batch at a time; preparing the next (PREPARE) may overlap. Remembers its use."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: float = 1.0) -> None:
+        self.model = CostModel(PER_COST / pace, PER_BATCH / pace)
         self.lock = asyncio.Lock()
         self.busy = 0.0
         self.wasted = 0.0
@@ -44,7 +47,7 @@ class Machine:
         async with self.lock:
             if self.first < 0:
                 self.first = loop.time()
-            run_time = PER_BATCH + PER_COST * len(batch) * max(length for _, length in batch)
+            run_time = self.model.predict(len(batch) * max(length for _, length in batch))
             gone = sum(number in self.gone for number, _ in batch) / len(batch)
             await asyncio.sleep(run_time)
             self.busy += run_time
@@ -70,7 +73,7 @@ def from_manifest(path: Path) -> Callable[[random.Random], float]:
 
 
 async def overhead(waiting: int, calls: int) -> float:
-    """Seconds of CPU per request while `waiting` others wait, in a closed loop."""
+    """Seconds of CPU per request of `waiting` callers in a closed loop."""
 
     async def instant(batch: Sequence[int]) -> Sequence[int]:
         await asyncio.sleep(0)
@@ -86,10 +89,27 @@ async def overhead(waiting: int, calls: int) -> float:
             left -= 1
             await b.submit(number, length=lengths[left % 1000])
 
-    async with Batcher({"cpu": instant}, BatchPolicy(max_queue_size=10**6)) as b:
+    policy = BatchPolicy(max_queue_size=10**6, max_queue_delay=0.0)
+    async with Batcher({"cpu": instant}, policy) as b:
         started_at = process_time()
         await asyncio.gather(*(caller(number) for number in range(waiting)))
         return (process_time() - started_at) / calls
+
+
+def python_calls(waiting: int, calls: int) -> float:
+    """How many Python functions a request calls, those of asyncio included."""
+    count = 0
+
+    def note(_: FrameType, event: str, __: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        asyncio.run(overhead(waiting, calls))
+    finally:
+        sys.setprofile(None)
+    return count / calls
 
 
 async def bare_loop(waiting: int, calls: int) -> float:
@@ -136,6 +156,46 @@ async def saturated(
         await asyncio.gather(*(caller(number) for number in range(callers)))
         idle = 1 - machine.busy / (machine.last - machine.first)
         return b.statistics().padding, idle, sum(sizes) / len(sizes)
+
+
+async def unlike(paces: Sequence[float], callers: int, calls: int) -> float:
+    """Requests a second of devices of these paces together, kept busy by so many callers."""
+    rng = random.Random(6)
+    policy = BatchPolicy(max_drain_time=1e3)
+    machines = {f"gpu:{number}": Machine(pace) for number, pace in enumerate(paces)}
+
+    async def caller(number: int) -> None:
+        for _ in range(calls // callers):
+            seconds = log_normal(rng)
+            await b.submit((number, seconds), length=seconds)
+
+    own = {name: (policy, machine.model) for name, machine in machines.items()}
+    async with Batcher(machines, policy, own=own) as b:
+        await asyncio.gather(*(caller(number) for number in range(callers)))
+    used = [machine for machine in machines.values() if machine.busy]
+    return calls / (max(one.last for one in used) - min(one.first for one in used))
+
+
+async def added(rate: float, policy: BatchPolicy, calls: int) -> tuple[float, float]:
+    """What the batcher adds to requests that come at random: median and 99th percentile, s."""
+    rng = random.Random(7)
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    async def null(batch: Sequence[int]) -> Sequence[int]:
+        return batch
+
+    async def caller() -> None:
+        started_at = loop.time()
+        await b.submit(0, length=5.0, deadline=started_at + 10)
+        times.append(loop.time() - started_at)
+
+    async with Batcher({"null": null}, policy) as b, asyncio.TaskGroup() as callers:
+        for _ in range(calls):
+            await asyncio.sleep(rng.expovariate(rate))
+            callers.create_task(caller())
+    times.sort()
+    return times[calls // 2], times[int(0.99 * calls)]
 
 
 async def half_cancelled(calls: int) -> float:
@@ -237,13 +297,15 @@ async def storm(calls: int) -> tuple[int, dict[str, int]]:
 
 def overhead_rows(calls: int) -> list[Row]:
     rows, reals = [], {}
-    for waiting in (100, 1_000, 10_000):
+    for waiting in (1, 100, 1_000, 10_000):
         real = 1e6 * asyncio.run(overhead(waiting, calls))
         bare = 1e6 * asyncio.run(bare_loop(waiting, calls))
         virtual = 1e6 * on_virtual_time(overhead(waiting, calls))
         reals[f"{waiting:,} waiting"] = real
         label = f"CPU per request, {waiting:,} waiting"
-        rows.append((label, f"{real:.1f} us", "<= 15 us at 1,000"))
+        functions = python_calls(waiting, 4 * waiting + 1000)
+        text = f"{real:.1f} us, {functions:.0f} calls of Python functions"
+        rows.append((label, text, "<= 15 us at 1,000"))
         rows.append((f"{label}, virtual time / bare loop", f"{virtual:.1f} / {bare:.1f} us", ""))
     bars("batcher", list(reals), list(reals.values()), "us of processor time a request")
     return rows
@@ -259,6 +321,21 @@ def saturated_rows(manifests: Sequence[Path], calls: int) -> list[Row]:
             label = f"{name}, {callers} callers, {slots} slots"
             rows.append((f"padding: {label}", f"{padding:.1%} (mean batch {size:.1f})", "<= 5 %"))
             rows.append((f"idle device: {label}", f"{idle:.1%}", "<= 2 %"))
+    return rows
+
+
+def device_rows(calls: int) -> list[Row]:
+    rows = []
+    for paces in ((1.0, 2.0, 6.0), (1.0, 1.0, 8.0)):
+        alone = sum(on_virtual_time(unlike([pace], 1024, calls)) for pace in paces)
+        for callers in (128, 1024):
+            share = on_virtual_time(unlike(paces, callers, calls)) / alone
+            name = " : ".join(f"{pace:g}" for pace in paces)
+            rows.append((f"devices of {name}, {callers} callers", f"{share:.1%} of their sum", ""))
+    for delay in (0.0, 0.005):
+        median, high = on_virtual_time(added(2000.0, BatchPolicy(max_queue_delay=delay), calls))
+        label = f"added to 2,000/s on a null device, queue delay {1e3 * delay:g} ms"
+        rows.append((label, f"p50 {1e3 * median:.1f} ms, p99 {1e3 * high:.1f} ms", ""))
     return rows
 
 
@@ -293,6 +370,7 @@ def main() -> None:
         *overhead_rows(options.calls),
         *saturated_rows(options.lengths, options.calls // 5),
         *quiet_rows(),
+        *device_rows(options.calls // 5),
         *promise_rows(options.calls),
     ]
     publish("The batcher", ["measured", "result", "goal"], rows)

@@ -111,7 +111,7 @@ def check(visits, machines, outcome):
     assert len(departures) == len(visits)
     scheduler, now = b._scheduler, b.statistics()
     assert now.waiting == now.running == 0
-    assert not b._tasks
+    assert not b._dispatcher._tasks
     assert not b._ledger.in_flight
     assert not [*scheduler._deadlines, *scheduler._lifts]
     assert not any(lane._shelves or lane._accounts for lane in scheduler._lanes)

@@ -81,6 +81,22 @@ async def test_a_request_waits_for_a_fast_device_rather_than_be_slow_at_once():
     assert second.queue_time == pytest.approx(0.5)
 
 
+async def test_a_busy_slow_device_is_spared_like_an_idle_one():
+    machines = {"slow": Machine(60.0), "slower": Machine(80.0), "fast": Machine(1.0)}
+    policy = replace(POLICY, max_batch_size=1, slots_per_device=2, prepare_time=0.1)
+    own = {name: (policy, CostModel(0.0, each.seconds)) for name, each in machines.items()}
+
+    # Their second slots open at 59.9 and 79.9 s, when the fast one soon has done the rest.
+    async with Batcher(machines, policy, own=own) as b:
+        await asyncio.gather(*(b.submit(n) for n in range(80)))
+
+    assert {name: each.served for name, each in machines.items()} == {
+        "slow": 1,
+        "slower": 1,
+        "fast": 78,
+    }
+
+
 async def test_each_device_gets_batches_of_its_own_size():
     fast, slow = Machine(1.0), Machine(1.5)
 

@@ -36,7 +36,7 @@ def scheduler(model: CostModel | None = None, **policy: object) -> Scheduler[Pen
 def take(s: Scheduler[Pending], now: float = 0.0, model: CostModel | None = None, budget=1.0):
     device = Device("gpu", None, s._policy, model or CostModel(1.0, 0.0))
     device.budget = budget
-    return s.take_batch(now, device.room())
+    return s.take_batch(now, device)
 
 
 def filled(requests: list[Pending], **policy: object) -> Scheduler[Pending]:
@@ -175,6 +175,14 @@ def test_neighbours_in_length_go_together_and_the_others_wait():
     s = filled([ten, two, nine, short])
 
     assert batches(s) == [[ten, nine], [two, short]]
+
+
+def test_a_batch_grows_to_the_side_where_more_of_like_length_wait():
+    leader, shorter = request(10.0), request(9.6)
+    longer = [request(10.3), request(10.3)]
+    s = filled([leader, shorter, *longer], max_batch_size=3)
+
+    assert take(s, 0.0) == [leader, *longer]
 
 
 def test_the_batch_is_limited_by_its_padded_cost():
