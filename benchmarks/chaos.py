@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 
 from speech_emotion_client import AsyncClient
 
-from benchmarks.doors import cost, limits, rest, upload
+from benchmarks.cost import cost
+from benchmarks.doors import limits, rest, upload
 from benchmarks.live import LIVE, STREAMS, compared, finals
 from benchmarks.load import Tally, offer
 from benchmarks.malformed import fuzz

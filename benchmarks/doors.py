@@ -1,4 +1,4 @@
-"""What the door of the fleet lets in, and what that costs: limits, REST, uploads, processor."""
+"""What the door of the fleet lets in: limits, REST, uploads."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.load import Tally, offer
-from benchmarks.stage import caller, clip, cpu, fleet_of, memory, paced, say
+from benchmarks.stage import clip, fleet_of, memory, say
 from fleet.compose import HTTP, find
 from fleet.local import Fleet
 from fleet.plan import HOST
@@ -143,37 +143,3 @@ async def _upload(url: str, data: object) -> str:
 async def iter_chunks(body: bytes) -> AsyncIterator[bytes]:
     for at in range(0, len(body), 2**16):
         yield body[at : at + 2**16]
-
-
-async def cost(calls: int) -> None:
-    """CPU time of Envoy and of the server for a call of 160 KB, beside the server alone.
-
-    Everything on, and with nothing but the router: what is left then is moving the bytes. A call
-    costs most at low rates, where each finds the caches full of somebody else's work.
-    """
-    for name, change in (("everything on", None), ("only a router", only_router)):
-        async with fleet_of([[]], change=change) as fleet:
-            doors = {"direct": fleet.ports.replicas[0], f"Envoy, {name}": fleet.ports.door}
-            pids = fleet.envoy.pid, fleet.replicas[0].pid
-            for door, port in doors.items():
-                for rate in (100, 300, 0):
-                    async with caller(port) as call:
-                        await offer(call, rate=100, count=200)
-                        before = [cpu(pid) for pid in pids]
-                        tally = await paced(call, rate, calls)
-                        spent = [cpu(pid) - then for pid, then in zip(pids, before, strict=True)]
-                    envoy_ms, server_ms = (1000 * seconds / calls for seconds in spent)
-                    load = f"{rate}/s" if rate else "8 callers"
-                    how = f"{load}: Envoy {envoy_ms:.3f} ms, server {server_ms:.3f} ms"
-                    say(f"CPU per call, {door}", how, tally)
-
-
-def only_router(config: dict[str, Any]) -> None:
-    """Takes every filter, log and retry out: what any HTTP/2 proxy has to do is left."""
-    http = find(config, HTTP)
-    http["http_filters"] = http["http_filters"][-1:]
-    del http["access_log"]
-    host = http["route_config"]["virtual_hosts"][0]
-    for place in (host, *host["routes"]):
-        place.pop("typed_per_filter_config", None)
-        place.get("route", {}).pop("retry_policy", None)
