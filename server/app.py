@@ -16,7 +16,7 @@ from batcher import Batcher, CostModel
 from server import health, memory
 from server.choices import limits_of, policy_of, relief_of, stream_limits_of
 from server.config import PortTaken, Settings
-from server.draining import ServingFailed, finish, stop_on_signals
+from server.draining import ServingFailed, fall_silent, finish, stop_on_signals
 from server.engine import Engine
 from server.engine_threads import Started, in_thread, start
 from server.health import Health
@@ -89,9 +89,12 @@ async def serving(
             telemetry.serving(False)
             await status.withdraw()
             await asyncio.sleep(settings.drain_notice_seconds)
+            ends_at = asyncio.get_running_loop().time() + settings.drain_grace_seconds
             rpcs.streams.drain(settings.drain_grace_seconds)
             try:
-                await finish(server, rpcs.calls, batches, settings.drain_grace_seconds)
+                if settings.share_port:
+                    await fall_silent(port, rpcs.calls, rpcs.streams, ends_at)
+                await finish(server, rpcs.calls, batches, ends_at)
             finally:
                 rpcs.streams.close()
 
@@ -209,7 +212,9 @@ def _make_rpcs(
         max_long=settings.max_long_uploads,
     )
     emotions = emotion.EmotionService(analyzer, uploads, streams, calls)
-    catalogue = models.ModelService(model, limits, stream_limits, calls)
+    catalogue = models.ModelService(
+        model, limits, stream_limits, calls, max_upload_bytes=settings.max_upload_bytes
+    )
     return _Rpcs(calls, streams, emotions, catalogue)
 
 

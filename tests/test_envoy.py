@@ -11,7 +11,7 @@ import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
-from fleets import calls_of, logged, running, statistics
+from fleets import calls_of, logged, running, statistics, until
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -22,6 +22,8 @@ from speechemotion.v1.emotion_service_pb2 import (
     AnalyzeUploadRequest,
 )
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
+
+from fleet.compose import HTTP, compose, find
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
@@ -219,6 +221,14 @@ async def test_an_upload_over_the_limit_is_refused(http):
     assert (answer.status, (await answer.json())["code"]) == (413, 3)
 
 
+async def test_the_door_lets_in_the_files_that_the_server_says_it_takes(http):
+    limit = f"{HTTP}/http_filters/upload_size_limit/typed_config/max_request_bytes"
+
+    info = await (await http.get("/api/v1/info")).json()
+
+    assert int(info["limits"]["max_upload_bytes"]) == find(compose([]), limit) > 0
+
+
 async def test_grpc_errors_keep_their_details(grpc_door):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await grpc_door.Analyze(AnalyzeRequest())
@@ -259,6 +269,28 @@ async def test_an_id_is_the_same_in_the_answer_and_in_the_logs(fleet, http, tone
     assert answer.headers["x-request-id"] == "mine-7"
     assert (await answer.json())["metadata"]["request_id"] == "mine-7"
     assert (await logged(fleet, "mine-7"))["event"] == "call"
+
+
+async def test_the_log_of_the_door_says_what_the_caller_was_told(fleet, http, grpc_door):
+    async def written() -> bool:
+        lines = {line.get("request_id"): line for line in fleet.log.of("envoy")}
+        seen.update({name: lines[name] for name in ("by-rest", "by-grpc") if name in lines})
+        return len(seen) == 2
+
+    seen: dict[str, dict] = {}
+    no_audio = base64.b64encode(b"x").decode()
+
+    await http.post(
+        "/api/v1/analyze", json={"audio_data": no_audio}, headers={"x-request-id": "by-rest"}
+    )
+    with pytest.raises(grpc.aio.AioRpcError):
+        await grpc_door.Analyze(
+            AnalyzeRequest(audio_data=b"x"), metadata=(("x-request-id", "by-grpc"),)
+        )
+    await until(written)
+
+    assert (seen["by-rest"]["status"], seen["by-rest"].get("grpc_status")) == (400, None)
+    assert seen["by-grpc"]["grpc_status"] == "3"  # INVALID_ARGUMENT
 
 
 async def test_nobody_names_himself(fleet, http, tone):

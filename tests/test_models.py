@@ -48,6 +48,7 @@ async def test_the_limits_are_those_of_the_settings(catalogue, settings):
     assert info.limits.max_audio_ms == 10_000
     assert info.limits.min_audio_ms == 25
     assert info.limits.max_batch_items == 4
+    assert info.limits.max_upload_bytes == settings.max_upload_bytes
     assert info.stream_limits.max_session_ms == 1000 * settings.max_stream_seconds
     assert info.stream_limits.max_sessions == info.limits.max_concurrent_streams > 0
     assert {"wav", "flac", "mp3", "ogg/opus"} <= set(info.containers)

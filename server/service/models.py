@@ -31,11 +31,18 @@ class ModelService(ModelServiceServicer):
     """Answers speechemotion.v1.ModelService. One server serves one model."""
 
     def __init__(
-        self, model: Facts, limits: analysis.Limits, stream_limits: StreamLimits, calls: Calls
+        self,
+        model: Facts,
+        limits: analysis.Limits,
+        stream_limits: StreamLimits,
+        calls: Calls,
+        *,
+        max_upload_bytes: int,
     ) -> None:
         self._model = model
         self._limits = limits
         self._stream_limits = stream_limits
+        self._max_upload_bytes = max_upload_bytes
         self._calls = calls
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
@@ -60,13 +67,15 @@ class ModelService(ModelServiceServicer):
             return GetServerInfoResponse(
                 server_version=VERSION,
                 api_version="speechemotion.v1",
-                limits=_limits(self._limits, self._stream_limits.max_sessions),
+                limits=_limits(
+                    self._limits, self._stream_limits.max_sessions, self._max_upload_bytes
+                ),
                 stream_limits=to_limits(self._stream_limits),
                 containers=CONTAINERS,
             )
 
 
-def _limits(limits: analysis.Limits, max_streams: int) -> Limits:
+def _limits(limits: analysis.Limits, max_streams: int, max_upload_bytes: int) -> Limits:
     audio = limits.audio
     return Limits(
         max_audio_bytes=audio.max_bytes,
@@ -75,4 +84,5 @@ def _limits(limits: analysis.Limits, max_streams: int) -> Limits:
         max_batch_items=limits.max_batch_items,
         max_concurrent_streams=max_streams,
         max_frame_embedding_ms=round(1000 * limits.max_frame_embedding_seconds),
+        max_upload_bytes=max_upload_bytes,
     )

@@ -92,17 +92,19 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, server_version: _Optional[str] = ..., api_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., containers: _Optional[_Iterable[str]] = ..., stream_limits: _Optional[_Union[_emotion_service_pb2.StreamLimits, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_audio_bytes", "max_audio_ms", "min_audio_ms", "max_batch_items", "max_concurrent_streams", "max_frame_embedding_ms")
+    __slots__ = ("max_audio_bytes", "max_audio_ms", "min_audio_ms", "max_batch_items", "max_concurrent_streams", "max_frame_embedding_ms", "max_upload_bytes")
     MAX_AUDIO_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_AUDIO_MS_FIELD_NUMBER: _ClassVar[int]
     MIN_AUDIO_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENT_STREAMS_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_EMBEDDING_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_audio_bytes: int
     max_audio_ms: int
     min_audio_ms: int
     max_batch_items: int
     max_concurrent_streams: int
     max_frame_embedding_ms: int
-    def __init__(self, max_audio_bytes: _Optional[int] = ..., max_audio_ms: _Optional[int] = ..., min_audio_ms: _Optional[int] = ..., max_batch_items: _Optional[int] = ..., max_concurrent_streams: _Optional[int] = ..., max_frame_embedding_ms: _Optional[int] = ...) -> None: ...
+    max_upload_bytes: int
+    def __init__(self, max_audio_bytes: _Optional[int] = ..., max_audio_ms: _Optional[int] = ..., min_audio_ms: _Optional[int] = ..., max_batch_items: _Optional[int] = ..., max_concurrent_streams: _Optional[int] = ..., max_frame_embedding_ms: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ...) -> None: ...
