@@ -221,7 +221,8 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         "",
-        pattern="^$|^(redis|rediss|unix)://",
+        pattern=r"^$|^(redis|rediss)(\+cluster)?://|^unix://",
+        repr=False,  # it may hold a password
         description="redis://HOST:PORT/DB, where replicas keep what their streams need to be "
         "resumed on another one (no audio); empty: on the same replica only.",
     )
@@ -310,6 +311,7 @@ def _mistakes(error: ValidationError) -> str:
     lines = []
     for mistake in error.errors():
         name = ".".join(str(part) for part in mistake["loc"]) or "settings"
-        given = "" if isinstance(mistake["input"], dict) else f" (got {mistake['input']!r})"
+        shown = not isinstance(mistake["input"], dict) and name != "redis_url"  # a password
+        given = f" (got {mistake['input']!r})" if shown else ""
         lines.append(f"{name}: {mistake['msg']}{given}")
     return "\n".join(lines)

@@ -26,14 +26,17 @@ def binary() -> str:
 class Store:
     """Can be killed, stopped in the middle of things, and started anew, empty."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
+        """`flags` of redis-server, beside ours; later ones are stronger."""
         self._socket = folder / "redis"
+        self._flags = flags
         self.url = f"unix://{self._socket}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [binary(), "--port", "0", "--unixsocket", str(self._socket)]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self._socket.parent)]
+        command += self._flags
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while not self._answers():
             assert self._process.poll() is None, "it does not start"
@@ -72,7 +75,7 @@ class Store:
             except OSError:
                 return False
             probe.sendall(b"PING\r\n")
-            return probe.recv(16).startswith(b"+PONG")
+            return probe.recv(16).startswith((b"+PONG", b"-NOAUTH"))
 
 
 @pytest.fixture

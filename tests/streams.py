@@ -1,6 +1,8 @@
 """What a client of AnalyzeStream says and hears, for the tests of streams."""
 
 import asyncio
+import threading
+from collections.abc import Sequence
 
 import grpc
 import numpy as np
@@ -9,9 +11,11 @@ from speechemotion.v1 import emotion_service_pb2 as pb
 from speechemotion.v1.audio_pb2 import AudioFormat
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
+from batcher import Priority
 from server.app import serving
 from server.config import Settings
 from server.engine.fake import FakeEngine
+from server.speech import Utterance
 
 PCM = AudioFormat(encoding=AudioFormat.ENCODING_PCM_S16LE, sample_rate_hz=16_000)
 WINDOWS = pb.FixedWindow(window_ms=500, hop_ms=250)
@@ -107,6 +111,31 @@ class Talk:
         return code, info.reason
 
 
+class HeldEngine(FakeEngine):
+    """Begins a batch and does not end it while it is held, so that no test has to be quick."""
+
+    def __init__(self, **costs) -> None:
+        self._go_on = threading.Event()
+        self._go_on.set()
+        self.samples: list[int] = []  # of each utterance, in the order of their batches
+        super().__init__(**costs, fail_when=self._work)
+
+    def hold(self) -> None:
+        self._go_on.clear()
+
+    def release(self) -> None:
+        self._go_on.set()
+
+    def _work(self, batch: Sequence[Utterance]) -> None:
+        self.samples += [len(one.waveform) for one in batch]
+        self._go_on.wait(60)
+
+    async def until_begun(self, count: int) -> None:
+        """Waits until so many batches have begun."""
+        while len(self.batches) < count:
+            await asyncio.sleep(0.01)
+
+
 class Server:
     """A server with settings of its own, and a client of it."""
 
@@ -144,6 +173,16 @@ class Server:
     def metrics(self) -> str:
         """Where they are read."""
         return f"http://127.0.0.1:{self._server.metrics_port}/metrics"
+
+    async def until_waiting(self, count: int) -> None:
+        """Waits until so many requests are in the batcher's queue."""
+        while self.waiting < count:
+            await asyncio.sleep(0.01)
+
+    async def until_waiting_of(self, priority: Priority) -> None:
+        """Waits until there is one of that class."""
+        while not self._server.batcher.statistics().waiting_by_priority.get(priority):
+            await asyncio.sleep(0.01)
 
     async def until(self, state: str) -> None:
         """Waits until the streams are in that state."""

@@ -114,6 +114,22 @@ async def test_broken_connections_cost_no_final_and_repeat_none(
     assert bytes(server.streams.sessions["session-1"].audio) == data
 
 
+async def test_a_session_keeps_its_name_over_its_connections_and_shares_it_with_no_other(
+    server: FakeServer,
+) -> None:
+    server.streams.breaks.extend([1, 1])
+
+    async with AsyncClient(server.target, api_key="secret", retries=0) as client:
+        await collect(client, cut(noise(2), 3200), **PCM)
+        await collect(client, cut(noise(2), 3200), **PCM)
+
+    names = [each["x-session-id"] for each in server.streams.metadata]
+    assert len(names) == 4
+    assert len(set(names[:3])) == 1
+    assert names[3] not in names[:3]
+    assert {each["x-api-key"] for each in server.streams.metadata} == {"secret"}
+
+
 async def test_marks_that_were_lost_are_made_again_and_only_those(
     client: AsyncClient, server: FakeServer
 ) -> None:

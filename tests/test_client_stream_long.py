@@ -1,6 +1,7 @@
 """Samples that last longer than a server's sessions may: one stream, several sessions."""
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -21,7 +22,7 @@ from speech_emotion_client.v1 import emotion_service_pb2 as pb
 from streams import Server
 from test_client_stream_server import RATE, as_flac, finals, noise
 
-ONE = round(0.95 * 2 * RATE)  # samples of a session that may last two seconds
+ONE = 19 * RATE  # samples of a session that may last twenty seconds
 
 
 async def heard(client: AsyncClient, audio: Any, **options: Any) -> list[Any]:
@@ -31,8 +32,8 @@ async def heard(client: AsyncClient, audio: Any, **options: Any) -> list[Any]:
 
 
 async def test_sessions_follow_each_other_as_one_stream() -> None:
-    audio, windows = noise(5), FixedWindow(0.5, 0.5)
-    async with Server(max_stream_seconds=2) as server, AsyncClient(server.address) as client:
+    audio, windows = noise(50), FixedWindow(5, 5)
+    async with Server(max_stream_seconds=20) as server, AsyncClient(server.address) as client:
         events = await heard(client, audio, segmentation=windows)
         parts = [
             await heard(client, audio[first : first + ONE], segmentation=windows)
@@ -44,27 +45,27 @@ async def test_sessions_follow_each_other_as_one_stream() -> None:
     assert [each[-1] for each in finals(events)] == scores
     assert [each[0] for each in finals(events)] == list(range(len(scores)))
     assert [each[1] for each in finals(events)] == pytest.approx(
-        [0, 0.5, 1, 1.5, 1.9, 2.4, 2.9, 3.4, 3.8, 4.3, 4.8], abs=0.002
+        [0, 5, 10, 15, 19, 24, 29, 34, 38, 43, 48], abs=0.002
     )
     assert events[-1].cursors.accepted == len(audio)
     assert sum(isinstance(one, Summary) for one in events) == 1
     whole, ends = events[-1], [part[-1] for part in parts]
     assert whole.segment_count == len(scores)
-    assert whole.duration == pytest.approx(5, abs=0.005)
+    assert whole.duration == pytest.approx(50, abs=0.005)
     assert [one.emotion for one in whole.timeline] == [
         one.emotion for end in ends for one in end.timeline
     ]
-    assert whole.timeline[-1].end == pytest.approx(5, abs=0.005)
+    assert whole.timeline[-1].end == pytest.approx(50, abs=0.005)
     assert sum(whole.scores.values()) == pytest.approx(1, abs=1e-5)
     assert sum(whole.speech_share.values()) == pytest.approx(1, abs=1e-5)
 
 
 async def test_a_stream_that_is_fed_by_hand_goes_on_in_another_session() -> None:
-    audio = noise(3)
+    audio = noise(30)
     async with (
-        Server(max_stream_seconds=2) as server,
+        Server(max_stream_seconds=20) as server,
         AsyncClient(server.address) as client,
-        client.stream(sample_rate=RATE, segmentation=ClientMarks()) as stream,
+        client.stream(sample_rate=RATE, segmentation=ClientMarks(), pacing="bulk") as stream,
     ):
         reading = asyncio.ensure_future(read(stream))
         for first in range(0, len(audio), RATE // 2):
@@ -74,25 +75,35 @@ async def test_a_stream_that_is_fed_by_hand_goes_on_in_another_session() -> None
         events = await reading
 
     ends = [(one.end, one.trigger) for one in events if isinstance(one, Segment)]
-    assert ends == [(pytest.approx(1.9), "finish"), (pytest.approx(3.0), "client_mark")]
+    assert ends == [(pytest.approx(19.0), "finish"), (pytest.approx(30.0), "client_mark")]
 
 
 async def read(stream: Any) -> list[Any]:
     return [event async for event in stream]
 
 
+class Clock:
+    """The client's, `ahead` seconds of which nobody had to wait for."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
 async def test_a_stream_that_was_silent_for_long_goes_on_in_another_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stream_module, "SHARE", 0.01)
+    clock = Clock()
+    monkeypatch.setattr(stream_module, "time", clock)
     async with (
-        Server(max_stream_seconds=60) as server,
+        Server() as server,
         AsyncClient(server.address) as client,
         client.stream(sample_rate=RATE, segmentation=ClientMarks()) as stream,
     ):
         reading = asyncio.ensure_future(read(stream))
         await stream.send(noise(0.2))
-        await asyncio.sleep(0.65)
+        clock.ahead = 4 * 3600
         await stream.send(noise(0.2))
         await stream.finish()
         events = await reading

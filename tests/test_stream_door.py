@@ -12,11 +12,9 @@ from google.rpc.status_pb2 import Status
 from prometheus_client.parser import text_string_to_metric_families
 from speechemotion.v1 import emotion_service_pb2 as pb
 from stores import store
-from streams import PCM, WINDOWS, Server, Talk, cut, pcm
+from streams import PCM, WINDOWS, HeldEngine, Server, Talk, cut, pcm
 from test_segmentation import SAMPLE
 from test_stream_resume import resumed
-
-from server.engine.fake import FakeEngine
 
 __all__ = ["store"]  # a fixture
 
@@ -25,18 +23,19 @@ BULK = pb.AnalyzeOptions(priority=pb.AnalyzeOptions.PRIORITY_BULK)
 
 def slow(**settings) -> Server:
     """Needs 0.2 s for each utterance."""
-    return Server(FakeEngine(delay_s_per_batch=0.2), max_batch_size=1, **settings)
+    return Server(HeldEngine(delay_s_per_batch=0.2), max_batch_size=1, **settings)
 
 
 @asynccontextmanager
 async def busy(server: Server, calls: int, options: pb.AnalyzeOptions | None = None):
-    """With so many calls that it works on, one after the other."""
+    """With so many calls that wait for one it has begun."""
     request = pb.AnalyzeRequest(audio_data=pcm(0.5), audio_format=PCM, options=options)
     await server.client.Analyze(request)  # it learns how long that takes
+    server.engine.hold()
     waiting = [asyncio.ensure_future(server.client.Analyze(request)) for _ in range(calls)]
-    while server.waiting < calls - 1:
-        await asyncio.sleep(0.01)
+    await server.until_waiting(calls - 1)
     yield
+    server.engine.release()
     for call in waiting:
         call.cancel()
     await asyncio.wait(waiting)
@@ -101,6 +100,8 @@ async def test_interims_are_what_streams_go_without_while_the_server_is_strained
         talk = Talk(server.client, fixed_window=WINDOWS, interim_interval_ms=100)
         await talk.open()
         await talk.audio(pcm(0.5))
+        await talk.until("warning")
+        server.engine.release()
         await talk.until("segment")
         talk.call.cancel()
 
@@ -171,19 +172,21 @@ async def test_streams_that_go_on_are_counted_here_and_elsewhere(store):
 
 
 async def test_windows_of_a_lost_connection_and_a_lost_store_are_counted(store):
-    async with Server(FakeEngine(delay_s_per_batch=0.2), redis_url=store.url) as server:
+    engine = HeldEngine()
+    async with Server(engine, redis_url=store.url) as server:
         store.kill()
         talk = Talk(server.client, fixed_window=WINDOWS)
         await talk.open()
         await talk.audio(pcm(0.5))
         await talk.until("segment")
+        engine.hold()
         await talk.audio(pcm(1))
-        while len(server.engine.batches) < 2:
-            await asyncio.sleep(0.01)
+        await engine.until_begun(2)
         talk.call.cancel()
         await server.until("open=0 sessions=1")
-        counted = await scrape(server)
+        engine.release()
+        while (counted := await scrape(server)).get(("stream_store_up",)) != 0:
+            await asyncio.sleep(0.01)
 
     gone = labels(outcome="abandoned", pacing="realtime", trigger="window")
     assert counted["stream_windows_total", *gone] == 4
-    assert counted["stream_store_up",] == 0

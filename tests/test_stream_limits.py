@@ -10,8 +10,9 @@ from speechemotion.v1 import emotion_service_pb2 as pb
 from speechemotion.v1.audio_pb2 import AudioFormat
 from speechemotion.v1.emotion_service_pb2 import AnalyzeOptions, AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
-from streams import MARKS, WINDOWS, Server, Talk, cut, pcm
+from streams import MARKS, WINDOWS, HeldEngine, Server, Talk, cut, pcm
 
+from batcher import Priority
 from server.engine.fake import FakeEngine
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -126,7 +127,7 @@ async def test_frame_embeddings_that_fit_no_message_are_refused(client):
 
 
 async def test_a_silent_client_loses_its_stream_and_may_resume_it():
-    async with Server(stream_idle_seconds=0.05) as server:
+    async with Server(stream_idle_seconds=0.5) as server:
         talk = Talk(server.client)
         await talk.open()
 
@@ -295,33 +296,39 @@ async def test_an_engine_that_fails_ends_the_stream_with_an_id_and_not_with_its_
 
 
 async def test_windows_of_many_streams_and_unary_calls_share_batches(tone):
-    engine = FakeEngine(delay_s_per_batch=0.02)
+    engine = HeldEngine()
     async with Server(engine) as server:
         talks = [Talk(server.client, fixed_window=WINDOWS) for _ in range(6)]
+        engine.hold()
         unary = [server.client.Analyze(AnalyzeRequest(audio_data=tone(0.5))) for _ in range(4)]
+        answered = asyncio.gather(*(talk.whole(pcm(1)) for talk in talks), *unary)
+        await server.until_waiting(10)
 
-        await asyncio.gather(*(talk.whole(pcm(1)) for talk in talks), *unary)
+        engine.release()
+        await answered
 
         assert sum(engine.batches) == 6 * 3 + 4
         assert max(engine.batches) >= 5
 
 
 async def test_a_live_stream_goes_before_a_bulk_one():
-    engine = FakeEngine(delay_s_per_batch=0.03)
+    engine = HeldEngine()
     async with Server(engine, max_batch_size=1, max_stream_pending=50) as server:
         bulk = Talk(server.client, fixed_window=WINDOWS, pacing=BULK)
-        live = Talk(server.client, fixed_window=WINDOWS)
+        live = Talk(server.client, fixed_window=pb.FixedWindow(window_ms=400, hop_ms=400))
+        engine.hold()
         await bulk.open()
         await bulk.audio(pcm(5))
-        await bulk.until("segment")
+        await server.until_waiting(16)
 
         await live.open()
-        await live.audio(pcm(0.5))
+        await live.audio(pcm(0.4))
+        await server.until_waiting_of(Priority.STREAM)
+        engine.release()
         await live.until("segment")
-        before = len(engine.batches)
         bulk.call.cancel()
 
-        assert before < 8  # of 19 that the other stream had waiting
+        assert engine.samples.index(6_400) < 4  # of 19 that the other stream had waiting
 
 
 async def test_nothing_is_computed_for_a_client_that_is_gone():
@@ -347,7 +354,7 @@ async def test_a_lost_client_is_not_taken_for_one_that_has_finished(end):
         channel = grpc.aio.insecure_channel(server.address)
         talk = Talk(EmotionServiceStub(channel), client_marks=MARKS)
         if end == "deadline":
-            talk.call = EmotionServiceStub(channel).AnalyzeStream(timeout=0.2)
+            talk.call = EmotionServiceStub(channel).AnalyzeStream(timeout=2)
         await talk.open()
         await talk.audio(pcm(1))
 
@@ -385,7 +392,7 @@ async def _abandon(client, number: int) -> None:
 
 
 async def test_a_stopping_server_tells_its_streams_and_then_ends_them():
-    async with Server(drain_grace_seconds=0.5) as server:
+    async with Server(drain_grace_seconds=1) as server:
         talk = Talk(server.client, client_marks=MARKS)
         token = (await talk.open()).resume_token
         stopping = asyncio.create_task(server.stop())
@@ -393,7 +400,7 @@ async def test_a_stopping_server_tells_its_streams_and_then_ends_them():
         draining = (await talk.until("draining")).draining
 
         assert draining.resume_token == token
-        assert 0 < draining.grace_ms <= 500
+        assert 0 < draining.grace_ms <= 1000
         assert await talk.reason() == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
         await stopping
 

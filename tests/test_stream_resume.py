@@ -6,9 +6,8 @@ import threading
 import grpc
 import pytest
 from speechemotion.v1 import emotion_service_pb2 as pb
-from streams import MARKS, WINDOWS, Server, Talk, cut, pcm
+from streams import MARKS, WINDOWS, HeldEngine, Server, Talk, cut, pcm
 
-from server.engine.fake import FakeEngine
 from server.streaming.session import Session
 
 
@@ -129,15 +128,17 @@ async def test_of_many_that_resume_a_session_at_once_one_has_it(client):
 
 
 async def test_results_that_were_still_computed_are_computed_again():
-    async with Server(FakeEngine(delay_s_per_batch=0.3)) as server:
+    engine = HeldEngine()
+    async with Server(engine) as server:
         talk = Talk(server.client, fixed_window=WINDOWS)
         await talk.open()
+        engine.hold()
         await talk.audio(pcm(0.6))
-        while not server.engine.batches:
-            await asyncio.sleep(0.01)
+        await engine.until_begun(1)
         talk.call.cancel()
         again = await resumed(server.client, talk)
         await again.open()
+        engine.release()
         await again.control("finish")
 
         await again.until("summary")
@@ -147,17 +148,19 @@ async def test_results_that_were_still_computed_are_computed_again():
 
 
 async def test_a_stream_that_broke_after_its_finish_gets_its_last_results_and_summary():
-    async with Server(FakeEngine(delay_s_per_batch=0.2)) as server:
+    engine = HeldEngine()
+    async with Server(engine) as server:
         talk = Talk(server.client, client_marks=MARKS)
         await talk.open()
+        engine.hold()
         await talk.audio(pcm(1))
         await talk.control("finish")
-        while not server.engine.batches:
-            await asyncio.sleep(0.01)
+        await engine.until_begun(1)
 
         talk.call.cancel()
         again = await resumed(server.client, talk)
         await again.open()
+        engine.release()
         summary = (await again.until("summary")).summary
 
         assert (summary.audio_ms, len(again.finals())) == (1000, 1)

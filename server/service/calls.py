@@ -84,6 +84,7 @@ class Calls:
         self._running += 1
         self._limited += limited
         self._idle.clear()
+        context.add_done_callback(self._left)  # type: ignore[arg-type]  # any callable does
         if limited and 0 < self._max_calls < self._limited:
             raise TooManyCalls(self._max_calls)
         call.client = self._callers.name(context)
@@ -100,9 +101,12 @@ class Calls:
             await self._abort(call, context, error)
 
     def forget(self, *, limited: bool) -> None:
-        """It is over, however it ended."""
-        self._running -= 1
+        """Its handler is over, however it ended."""
         self._limited -= limited
+
+    def _left(self, ctx: Context) -> None:  # noqa: ARG002
+        """Its answer is not only made, but on its way."""
+        self._running -= 1
         if not self._running:
             self._idle.set()
 

@@ -33,8 +33,9 @@ from server.streaming.session import Session
 from server.streaming.sessions import Sessions
 from server.telemetry import StreamEvent, StreamReport, WindowReport
 
-LAST_SECONDS = 0.9
-"""Share of the time to drain after which streams are ended, so that all hear why."""
+LAST_SHARE, LAST_SECONDS = 0.1, 0.5
+"""Streams are ended so long before the time to drain is over, so that all hear why: a tenth of it,
+but half a second (or half of it) at least."""
 
 
 TICK = 0.01
@@ -82,15 +83,22 @@ class Streams:
         self._leaving: dict[str, asyncio.Task[None]] = {}  # ended, still at work
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._none_open = asyncio.Event()
+        self._none_open.set()
 
     def __repr__(self) -> str:
         return f"<Streams open={len(self._connections)} sessions={len(self._sessions)}>"
+
+    async def ended(self) -> None:
+        """Returns as soon as none is open."""
+        await self._none_open.wait()
 
     async def serve(self, context: Context, call: Call) -> None:
         """One call, from its first message to its last."""
         connection = await self._open(context, call)
         session = connection.session
         self._connections[session.token] = connection
+        self._none_open.clear()
         self._report(StreamEvent.OPENED, connection.order)
         keep = drained = False
         try:
@@ -108,11 +116,14 @@ class Streams:
         finally:
             self._report(StreamEvent.CLOSED, connection.order)
             self._settle(connection, keep=keep, drained=drained)
+            if not self._connections:
+                self._none_open.set()
 
     def drain(self, grace: float) -> None:
         """Opens no more streams, and ends those there are within `grace` seconds."""
         self._draining = True
-        ends_at = asyncio.get_running_loop().time() + LAST_SECONDS * grace
+        left = max(LAST_SHARE * grace, min(LAST_SECONDS, grace / 2))
+        ends_at = asyncio.get_running_loop().time() + grace - left
         for connection in self._connections.values():
             connection.drain(ends_at)
 

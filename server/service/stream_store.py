@@ -12,8 +12,13 @@ from math import inf
 from typing import Any
 from uuid import uuid4
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+import structlog
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import ClusterError, MovedError, RedisError
+
+from server.config import SettingsError
+
+log = structlog.get_logger()
 
 PREFIX = "speechemotion:stream:"
 TIMEOUT = 0.5  # s; for one command, its connection included
@@ -52,18 +57,17 @@ class StoreFailed(Exception):
     """The store does not answer in time."""
 
 
+class BadStore(SettingsError):
+    """`redis_url` cannot be used; the text has nothing of it, for it may hold a password."""
+
+
 class SessionStore:
     """One for all streams of this replica. Raises nothing but what it says."""
 
     def __init__(self, url: str, keep: float, on_up: Callable[[bool], None]) -> None:
-        """`keep`: seconds for which a session that nobody saves can be found."""
+        """`keep`: seconds for which a session that nobody saves can be found. Raises BadStore."""
         self.replica = uuid4().hex
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            driver_info=None,  # it would read its own version from the disk, on the loop
-        )
+        self._redis = _client(url)
         self._keep_ms = round(1000 * keep)
         self._on_up = on_up
         self._up: bool | None = None  # nobody has asked yet
@@ -128,8 +132,10 @@ class SessionStore:
             try:
                 async with asyncio.timeout(TIMEOUT):
                     answer = await command()
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError, TimeoutError) as error:
                 self._ask_again_at = max(self._ask_again_at, self._now() + PAUSE)
+                if self._up is not False:
+                    log.warning("sessions are not kept", reason=_reason(error))
                 self._say(up=False)
                 raise StoreFailed from None
         self._say(up=True)
@@ -139,6 +145,34 @@ class SessionStore:
         if up is not self._up:
             self._up = up
             self._on_up(up)
+
+
+def _client(url: str) -> Redis | RedisCluster:
+    """Connects to nothing yet. Raises BadStore."""
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT,
+        "socket_connect_timeout": TIMEOUT,
+        "driver_info": None,  # it would read its own version from the disk, on the loop
+    }
+    scheme, cluster, rest = url.partition("+cluster://")
+    try:
+        if cluster:
+            return RedisCluster.from_url(f"{scheme}://{rest}", **options)
+        client = Redis.from_url(url, **options)
+        # Refuses what it does not know.
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError):
+        text = "redis_url: not a URL, a parameter that redis-py does not know, or a password with"
+        raise BadStore(f"{text} one of / # ? @ % that is not written as %2F and so on") from None
+    return client
+
+
+def _reason(error: Exception) -> str:
+    """Redis and redis-py name users, hosts and files, and never a password."""
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    if isinstance(error, (MovedError, ClusterError)):
+        return f"{said}. A Redis Cluster needs redis+cluster:// in redis_url"
+    return said
 
 
 def _key(token: str) -> str:

@@ -111,7 +111,7 @@ class AsyncClient:
             await stream.finish()
 
         return EmotionStream(
-            partial(self._emotions.AnalyzeStream, metadata=self._connection.metadata),
+            self._open_stream,
             call,
             seconds=self._connection.seconds(call.timeout),
             feed=None if audio is None else feed,
@@ -161,6 +161,11 @@ class AsyncClient:
     async def _analyze(self, audio: AudioSource, call: Call) -> result.Analysis:
         message = await asyncio.to_thread(request.build, audio, call)
         return result.from_response(await self._call(self._emotions.Analyze, message, call.timeout))
+
+    def _open_stream(self, session: str) -> Any:
+        """A connection of the session; a proxy that knows the header takes it to one replica."""
+        metadata = (*self._connection.metadata, ("x-session-id", session))
+        return self._emotions.AnalyzeStream(metadata=metadata)
 
     async def _outcome(self, index: int, item: AudioSource, call: Call) -> Outcome:
         try:

@@ -33,7 +33,9 @@ def service_config(retries: int) -> dict[str, Any]:
             "initialBackoff": "0.1s",
             "maxBackoff": "5s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            # CANCELLED: gRPC's servers say so to calls that arrive while they stop. A caller who
+            # cancels is never retried.
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
         }
         config["methodConfig"] = [{"name": [{}], "retryPolicy": policy}]
     return config

@@ -30,7 +30,8 @@ class Client:
     """A connection to one server, or to one address that stands for several.
 
     timeout: seconds for each call, retries included.
-    retries: how often gRPC tries again after UNAVAILABLE or RESOURCE_EXHAUSTED, 0 to 4.
+    retries: how often gRPC tries again after UNAVAILABLE, RESOURCE_EXHAUSTED or a CANCELLED
+        of the server's, 0 to 4.
     api_key: sent as `x-api-key`; use TLS with it.
     tls: True for the system's certificate authorities, or credentials of your own.
     max_message_bytes: the largest message to send or accept.

@@ -4,8 +4,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any, Self
+from uuid import uuid4
 
 from speech_emotion_client.errors import InvalidRequest, SpeechEmotionError
 from speech_emotion_client.v1 import emotion_service_pb2 as pb
@@ -32,8 +34,11 @@ class Session:
     result comes twice.
     """
 
-    def __init__(self, open_call: Callable[[], Any], call: StreamCall, *, seconds: float) -> None:
-        self._open_call = open_call
+    def __init__(
+        self, open_call: Callable[[str], Any], call: StreamCall, *, seconds: float
+    ) -> None:
+        """`open_call` gets a name, the same for every connection of this session."""
+        self._open_call = partial(open_call, uuid4().hex)
         self._config = to_config(call)
         self._seconds = seconds
         self._frame = frame_bytes(call.described)

@@ -30,7 +30,7 @@ class EmotionStream:
 
     def __init__(
         self,
-        open_call: Callable[[], Any],
+        open_call: Callable[[str], Any],
         call: StreamCall,
         *,
         seconds: float,

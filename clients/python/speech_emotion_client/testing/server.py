@@ -78,7 +78,7 @@ class _Emotions(emotion_service_pb2_grpc.EmotionServiceServicer):
         self._server = server
 
     def Analyze(self, request: Request, context: grpc.ServicerContext) -> Response:
-        self._server.metadata.append({k: str(v) for k, v in context.invocation_metadata()})
+        self._server.metadata.append(_plain(context))
         try:
             return self._server.respond(request)
         except Refusal as refusal:
@@ -90,6 +90,7 @@ class _Emotions(emotion_service_pb2_grpc.EmotionServiceServicer):
         context: grpc.ServicerContext,
     ) -> Iterator[emotion_service_pb2.AnalyzeStreamResponse]:
         try:
+            self._server.streams.metadata.append(_plain(context))
             yield from self._server.streams.serve(request_iterator)
         except Refusal as refusal:
             abort(context, refusal)
@@ -148,6 +149,10 @@ class _Models(model_grpc.ModelServiceServicer):
             ),
             stream_limits=LIMITS,
         )
+
+
+def _plain(context: grpc.ServicerContext) -> dict[str, str]:
+    return {key: str(value) for key, value in context.invocation_metadata()}
 
 
 def _model() -> model_service_pb2.Model:

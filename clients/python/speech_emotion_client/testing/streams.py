@@ -54,6 +54,7 @@ class FakeStreams:
     def __init__(self, limits: pb.StreamLimits = LIMITS) -> None:
         self.limits = limits
         self.configs: list[pb.StreamConfig] = []  # of each connection
+        self.metadata: list[dict[str, str]] = []  # of each connection
         self.sessions: dict[str, FakeSession] = {}
         self.refusals: deque[Refusal] = deque()
         self.breaks: deque[int] = deque()
