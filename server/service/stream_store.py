@@ -14,6 +14,8 @@ from uuid import uuid4
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ClusterError, MovedError, RedisError
 
 from server.config import SettingsError
@@ -21,7 +23,8 @@ from server.config import SettingsError
 log = structlog.get_logger()
 
 PREFIX = "speechemotion:stream:"
-TIMEOUT = 0.5  # s; for one command, its connection included
+TIMEOUT = 0.5  # s; to connect, and for each answer
+LONGEST = 4 * TIMEOUT  # s; a command with its connection, tried twice
 PAUSE = 1.0  # s; after a failure nobody asks
 FIELDS = 1_000  # names and values in one command
 AT_ONCE = 16  # commands; the others wait for these
@@ -130,7 +133,7 @@ class SessionStore:
             if self._now() < self._ask_again_at:
                 raise StoreFailed
             try:
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(LONGEST):
                     answer = await command()
             except (RedisError, OSError, TimeoutError) as error:
                 self._ask_again_at = max(self._ask_again_at, self._now() + PAUSE)
@@ -152,6 +155,7 @@ def _client(url: str) -> Redis | RedisCluster:
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
+        "retry": Retry(NoBackoff(), 1),  # a connection may have been closed while nobody used it
         "driver_info": None,  # it would read its own version from the disk, on the loop
     }
     scheme, cluster, rest = url.partition("+cluster://")

@@ -61,6 +61,7 @@ class Lines:
 
 def configure(*, level: str, style: str) -> None:
     """Sends the logs to stderr; `style` is "console", "json" or "auto" (console on a terminal)."""
+    _CALLS.now()
     on_terminal = style == "console" or (style == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
