@@ -16,6 +16,7 @@ from test_segmentation import SAMPLE
 from test_stream_resume import refusal, resumed, told
 
 from server.service import stream_sharing
+from server.service.stream import MOVING
 
 __all__ = ["store"]  # a fixture
 
@@ -173,6 +174,24 @@ async def test_a_session_that_ended_is_found_nowhere(store):
         await store.until_empty()
 
         assert await refusal(await resumed(second.client, talk)) == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_server_that_stops_holds_the_streams_that_can_go_on_nowhere_else(store, shared):
+    settings = {"redis_url": store.url} if shared else {}
+    async with Server(drain_grace_seconds=30, **settings) as first:
+        talk = Talk(first.client, fixed_window=WINDOWS)
+        await talk.open()
+        await talk.audio(pcm(1))
+        await talk.until("segment", 2)
+        if shared:
+            await store.until(finals=len(talk.finals()))
+        stopping = asyncio.create_task(first.stop())
+        grace_ms = (await talk.until("draining")).draining.grace_ms
+        await talk.control("finish")
+        await stopping
+
+    assert (grace_ms <= 1_000 * MOVING) is shared
 
 
 async def test_another_config_does_not_resume_a_session_of_another_replica(store):

@@ -37,6 +37,8 @@ LAST_SHARE, LAST_SECONDS = 0.1, 0.5
 """Streams are ended so long before the time to drain is over, so that all hear why: a tenth of it,
 but half a second (or half of it) at least."""
 
+MOVING = 2.0
+"""Seconds for a stream to hear what is being computed, before it goes on at another replica."""
 
 TICK = 0.01
 """Seconds; a timer may be early by the resolution of the loop's clock."""
@@ -120,12 +122,16 @@ class Streams:
                 self._none_open.set()
 
     def drain(self, grace: float) -> None:
-        """Opens no more streams, and ends those there are within `grace` seconds."""
+        """Opens no more streams, and ends those there are within `grace` seconds.
+
+        Those that can go on at another replica are sent there at once.
+        """
         self._draining = True
-        left = max(LAST_SHARE * grace, min(LAST_SECONDS, grace / 2))
-        ends_at = asyncio.get_running_loop().time() + grace - left
+        now = asyncio.get_running_loop().time()
+        longest = grace - max(LAST_SHARE * grace, min(LAST_SECONDS, grace / 2))
         for connection in self._connections.values():
-            connection.drain(ends_at)
+            moves = self._sharing is not None and self._sharing.is_kept(connection.session)
+            connection.drain(now + (min(MOVING, longest) if moves else longest))
 
     def close(self) -> None:
         """Forgets every session."""

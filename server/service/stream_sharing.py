@@ -50,6 +50,10 @@ class Sharing:
         if keeper is not None:
             keeper.give_up()
 
+    def is_kept(self, session: Session[Result]) -> bool:
+        """Whether another replica would find it now."""
+        return bool(session.kept) and self._store.answers
+
     def let_go(self, token: str) -> None:
         """Another replica has it; ours is out of date and must not be saved any more."""
         keeper = self._keepers.pop(token, None)

@@ -81,6 +81,11 @@ class SessionStore:
         self._claim = self._redis.register_script(CLAIM)
         self._forget = self._redis.register_script(FORGET)
 
+    @property
+    def answers(self) -> bool:
+        """Whether it did when it was last asked."""
+        return self._up is True
+
     async def save(
         self, token: str, state: bytes, finals: Mapping[int, bytes], total: int
     ) -> Saved:
