@@ -67,7 +67,7 @@ class Batcher(Generic[Item, Result]):
         """
         if not 0 <= length < inf:
             raise ValueError(f"length must be finite and not negative, got {length}")
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         now = loop.time()
         due = min(deadline, now + self._policy.max_drain_time)
         call: Call[Item, Result] = Call(

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from server.telemetry import CallReport
-from server.telemetry.logs import PAUSE, Lines, configure, log_call
+from server.telemetry.later import PAUSE
+from server.telemetry.logs import Lines, configure, log_call
 
 
 def report(code: str = "OK", **fields) -> CallReport:

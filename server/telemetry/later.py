@@ -22,14 +22,14 @@ class Later:
     def add(self, function: Callable[[Any], object], argument: Any) -> None:
         """Outside of an event loop nothing waits."""
         self._waiting.append((function, argument))
+        if self._loop is not None and not self._loop.is_closed():
+            return  # asking for the running loop is a system call
         try:
-            loop = asyncio.get_running_loop()
+            self._loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.now()
-            return
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(PAUSE, self._ring)
+            self._ring()
+        else:
+            self._loop.call_later(PAUSE, self._ring)
 
     def now(self) -> None:
         """All that waits; for those who look at the result, and at the end."""

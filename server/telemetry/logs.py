@@ -1,6 +1,5 @@
 """Structured logs: one line for each call, with its request id, never with its audio."""
 
-import asyncio
 import atexit
 import json
 import logging
@@ -20,10 +19,6 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FINE = frozenset({"OK", "CANCELLED"})
 
 
-PAUSE = 0.02
-"""Seconds for which lines are collected: a write for each costs a switch of threads."""
-
-
 _CALLS = Later()
 atexit.register(_CALLS.now)
 
@@ -34,7 +29,7 @@ class Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._waiting: list[str] = []
-        self._planned = False
+        self._later = Later()
         atexit.register(self._write_out)
 
     def write(self, text: str) -> None:
@@ -42,17 +37,9 @@ class Lines:
 
     def flush(self) -> None:
         """Called after each line."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._write_out()
-            return
-        if not self._planned:
-            self._planned = True
-            loop.call_later(PAUSE, self._write_out)
+        self._later.add(Lines._write_out, self)
 
     def _write_out(self) -> None:
-        self._planned = False
         lines, self._waiting = self._waiting, []
         if lines and not self._stream.closed:
             self._stream.write("".join(lines))
