@@ -28,16 +28,18 @@ from server.speech import InvalidInput
 
 DOMAIN = "speechemotion"
 PUSHBACK = "grpc-retry-pushback-ms"
+MAX_MODEL_NAME = 128  # characters; what is longer is not repeated: clients take 8 KB of trailers
 CALLS_RETRY = 0.2  # s; about the time of a call
 NOT_READY_RETRY = 1.0  # s; long enough for a load balancer to have moved on
 
 
 class ModelNotFound(Exception):
-    """The caller names a model that this server does not serve."""
+    """The caller names a model that this server does not serve; `field` is where."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"This server has no model named {name!r}; ListModels says what it has.")
+    def __init__(self, name: str, *, field: str = "model") -> None:
+        super().__init__("This server has no model of that name.")
         self.name = name
+        self.field = field
 
 
 class CacheMiss(Exception):
@@ -87,6 +89,13 @@ class TooManyCalls(Exception):
         super().__init__(f"{limit} calls are in progress, and no more are allowed.")
 
 
+class NoRoom(Exception):
+    """The disk cannot take the file that has to wait there."""
+
+    def __init__(self) -> None:
+        super().__init__("The disk of this server has no room for the file at the moment.")
+
+
 class Unforeseen(Exception):
     """Not in the table: the log has the cause under `id`."""
 
@@ -129,6 +138,8 @@ def failure_of(error: BaseException) -> Failure:
     match error:
         case InvalidInput():
             return _invalid(error)
+        case ModelNotFound() if len(error.name) > MAX_MODEL_NAME:
+            return _invalid(_name_too_long(error))
         case ModelNotFound():
             return _model_not_found(error)
         case CacheMiss():
@@ -147,6 +158,8 @@ def failure_of(error: BaseException) -> Failure:
             return _plain(StatusCode.UNAUTHENTICATED, error.reason, str(error))
         case TooManyCalls():
             return _shed("TOO_MANY_CALLS", str(error), CALLS_RETRY)
+        case NoRoom():
+            return _shed("DISK_FULL", str(error), NOT_READY_RETRY)
         case batcher.BatcherError():
             return _not_served(error)
         case Unforeseen():
@@ -189,14 +202,21 @@ def _invalid(error: InvalidInput) -> Failure:
     )
 
 
+def _name_too_long(error: ModelNotFound) -> InvalidInput:
+    limit, actual = MAX_MODEL_NAME, len(error.name)
+    text = f"The name of a model has at most {limit} characters, not {actual}."
+    return InvalidInput("FIELD_INVALID", text, field=error.field, limit=limit, actual=actual)
+
+
 def _model_not_found(error: ModelNotFound) -> Failure:
+    text = f"This server has no model named {error.name!r}; ListModels says what it has."
     resource = ResourceInfo(
-        resource_type="speechemotion.v1.Model", resource_name=error.name, description=str(error)
+        resource_type="speechemotion.v1.Model", resource_name=error.name, description=text
     )
     return Failure(
         code=StatusCode.NOT_FOUND,
         reason="MODEL_NOT_FOUND",
-        text=str(error),
+        text=text,
         metadata={"model": error.name},
         details=(resource,),
     )

@@ -6,8 +6,10 @@ import json
 import random
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +18,7 @@ from speech_emotion_client import (
     Client,
     ClientMarks,
     FixedWindow,
+    InvalidAudio,
     Segment,
     SessionStarted,
     SpeechEnded,
@@ -221,3 +224,26 @@ async def test_interims_that_are_out_of_date_do_not_come_after_their_final(
         assert index not in over
         over |= {index} if is_final else set()
     assert len(over) == 39
+
+
+async def test_an_mp4_is_streamed_wherever_its_index_is(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    path = tmp_path / "speech.m4a"
+    with av.open(path, "w", format="mp4") as out:  # which puts it behind the audio
+        track: Any = out.add_stream("aac", rate=RATE, layout="mono")
+        wave = np.sin(np.arange(5 * RATE) / 20).astype(np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(wave, format="flt", layout="mono")
+        frame.sample_rate = RATE
+        out.mux(track.encode(frame))
+        out.mux(track.encode(None))
+
+    async with client.stream(path, pacing="bulk") as events:
+        *_, last = [event async for event in events]
+    async with client.stream(io.BytesIO(path.read_bytes())) as events:
+        with pytest.raises(InvalidAudio, match="faststart"):
+            _ = [event async for event in events]
+
+    assert isinstance(last, Summary)
+    assert last.audio.container == "m4a"
+    assert last.duration == pytest.approx(5, abs=0.2)

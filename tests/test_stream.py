@@ -340,6 +340,7 @@ def test_a_frame_that_is_cut_in_two_is_put_together_again_and_a_last_half_is_lef
         (b"no audio at all " * 5_000, "FORMAT_REQUIRED"),
         (b"short", "FORMAT_REQUIRED"),
         (b"fLaC" + bytes(300), "AUDIO_UNDECODABLE"),
+        (b"\0\0\0\x0cftypM4A \0\0\1\0mdat", "AUDIO_NOT_STREAMABLE"),
     ],
 )
 def test_what_is_no_audio_is_refused(data, reason):

@@ -5,6 +5,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 
+import av
 import grpc
 import numpy as np
 import pytest
@@ -59,6 +60,25 @@ def speech():
         file = io.BytesIO()
         soundfile.write(file, wave, 16_000, format=kind, subtype="PCM_16")
         return file.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def m4a(tmp_path):
+    """Makes a file of 5 s, with its index behind the audio, as FFmpeg does, or in front."""
+
+    def make(*, in_front: bool = False) -> bytes:
+        path = tmp_path / "speech.m4a"
+        options = {"movflags": "faststart"} if in_front else {}
+        with av.open(path, "w", format="mp4", options=options) as out:
+            track = out.add_stream("aac", rate=16_000, layout="mono")
+            wave = np.sin(np.arange(80_000) / 20).astype(np.float32).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(wave, format="flt", layout="mono")
+            frame.sample_rate = 16_000
+            out.mux(track.encode(frame))
+            out.mux(track.encode(None))
+        return path.read_bytes()
 
     return make
 
@@ -217,6 +237,35 @@ async def test_a_file_that_breaks_off_is_answered_as_far_as_it_goes(client, spee
 
     assert "AUDIO_TRUNCATED" in {warning.code for warning in answer.metadata.warnings}
     assert 2000 < answer.metadata.audio.duration_ms < 3500
+
+
+@pytest.mark.parametrize("where", ["behind", "in front"])
+async def test_an_m4a_is_answered_wherever_its_index_is(client, m4a, where):
+    data = m4a(in_front=where == "in front")
+
+    answer = await client.AnalyzeUpload(upload(data, 1000))
+
+    audio = answer.metadata.audio
+    assert (audio.container, audio.source_sample_rate_hz) == ("m4a", 16_000)
+    assert audio.duration_ms == pytest.approx(5000, abs=200)
+    assert answer.windowed.window_count == pytest.approx(9, abs=1)
+    assert not answer.metadata.warnings
+
+
+async def test_a_disk_without_room_for_a_file_is_told_to_its_caller(
+    client, m4a, speech, reports, monkeypatch
+):
+    def full(*args, **options):  # noqa: ARG001 - a disk is full for whoever writes
+        return open("/dev/full", "wb", buffering=0)
+
+    monkeypatch.setattr("server.audio.spool.TemporaryFile", full)
+
+    error = await refused(client.AnalyzeUpload(upload(m4a())))
+    answer = await client.AnalyzeUpload(upload(speech(3.0)))
+
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reports[0].reason == "DISK_FULL"
+    assert answer.windowed.window_count == 5
 
 
 async def test_who_goes_in_the_middle_frees_his_place(client, speech, engine, reports):

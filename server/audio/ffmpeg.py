@@ -1,5 +1,6 @@
 """Reads what libsndfile lacks through FFmpeg (PyAV); knows no limits and translates no errors."""
 
+import ctypes
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from server.audio.isomedia import claimed_samples
+from server.audio.isomedia import Boxes
 from server.audio.source import Block, Source
 from server.speech import InvalidInput
 
@@ -39,7 +40,18 @@ _CODECS = (
 _MAX_PLANES = 7  # PyAV 18 walks past the end of an AVFrame that has 8 planes or more, and crashes
 _PROTECTED = frozenset({"drms", "enca"})  # sample entries of encrypted tracks (ISO/IEC 14496-12)
 _MAX_INDEX = 2**22  # samples; FFmpeg keeps 40 bytes for each, whether it exists or not
+_MAX_ALLOCATION = 2**27  # bytes; the index, 24 for each sample, is the largest that is honest
 _MAX_FRAME = 2**17  # samples a channel in one codec frame; FLAC, the largest, has 65535
+
+
+def _bound_allocations() -> None:
+    """An index also grows with the samples that a chunk claims, of which `check_index` knows
+    nothing: 20 KB could ask for 4 GB. `av_max_alloc` (libavutil/mem.h) is for the whole process."""
+    libavutil = ctypes.CDLL(av._core.__file__)  # finds it among what PyAV is linked to
+    libavutil.av_max_alloc(ctypes.c_size_t(_MAX_ALLOCATION))
+
+
+_bound_allocations()
 
 
 @contextmanager
@@ -51,7 +63,9 @@ def open_ffmpeg(container: str, data: bytes) -> Iterator[Source]:
     PyAV does.
     """
     if container == "m4a":
-        _check_index(data)
+        boxes = Boxes()
+        boxes.push(data)
+        check_index(boxes)
     with av.open(
         io.BytesIO(data),
         mode="r",
@@ -60,9 +74,8 @@ def open_ffmpeg(container: str, data: bytes) -> Iterator[Source]:
         metadata_errors="ignore",
     ) as file:
         track = _audio_track(file, container)
-        frames = decoded(file, track)
+        frames = decoded(file, track, container)
         first = next(frames)
-        _check_planes(first, container)
         seconds = _seconds(file) if container in _HAVE_A_DURATION else None
         yield Source(
             container=container,
@@ -74,13 +87,19 @@ def open_ffmpeg(container: str, data: bytes) -> Iterator[Source]:
         )
 
 
-def decoded(file: InputContainer, track: AudioStream) -> Iterator[av.AudioFrame]:
-    """The frames of a track.
+def decoded(file: InputContainer, track: AudioStream, container: str) -> Iterator[av.AudioFrame]:
+    """The frames of a track. Raises InvalidInput CHANNEL_OUT_OF_RANGE, and whatever PyAV does.
 
     Opus goes through libopus, as it does in libsndfile: FFmpeg's own decoder strays from the
     reference at low bit rates (correlation 0.90 on 24 kbit/s speech), so that a stream would
     hear another voice than a unary call.
     """
+    for frame in _frames(file, track):
+        _check_planes(frame, container)
+        yield frame
+
+
+def _frames(file: InputContainer, track: AudioStream) -> Iterator[av.AudioFrame]:
     if track.codec_context.codec.name != "opus":
         yield from file.decode(track)
         return
@@ -90,10 +109,10 @@ def decoded(file: InputContainer, track: AudioStream) -> Iterator[av.AudioFrame]
         yield from decoder.decode(packet)
 
 
-def _check_index(data: bytes) -> None:
-    claimed = claimed_samples(data)
-    if claimed is None or claimed > _MAX_INDEX:
-        actual = "a compressed one" if claimed is None else claimed
+def check_index(boxes: Boxes) -> None:
+    """Raises InvalidInput AUDIO_UNDECODABLE for one that is too large to build."""
+    if boxes.compressed or boxes.samples > _MAX_INDEX:
+        actual = "a compressed one" if boxes.compressed else boxes.samples
         text = f"expected an index of at most {_MAX_INDEX} samples in m4a, got {actual}"
         raise InvalidInput(
             "AUDIO_UNDECODABLE", text, container="m4a", limit=_MAX_INDEX, actual=actual

@@ -9,15 +9,18 @@ from typing import Protocol
 import numpy as np
 
 from server.audio.containers import undecodable
+from server.audio.ffmpeg import check_index
+from server.audio.isomedia import Boxes
 from server.audio.limits import AudioLimits, check_channel_index, check_channels, check_rate
 from server.audio.pipe import Decoded, Pipe, decode_pipe
 from server.audio.raw import RawFormat
 from server.audio.raw_intake import RawIntake, overlap
 from server.audio.resample import Channel
 from server.audio.sniff import recognise
+from server.audio.spool import Spool
 from server.speech import InvalidInput, Waveform
 
-_SNIFF_BYTES = 64 * 1024  # a container that does not show itself in these is none
+_SNIFF_BYTES = 64 * 1024  # a container, or an index, that does not show itself in these is none
 _NOTHING = np.empty(0, np.float32)
 
 
@@ -78,14 +81,20 @@ class Intake(Protocol):
         ...
 
 
-def open_intake(described: RawFormat | None, limits: AudioLimits) -> Intake:
+def open_intake(
+    described: RawFormat | None, limits: AudioLimits, *, may_wait: bool = False
+) -> Intake:
     """For samples as described, or for a container that says itself what it is.
+
+    `may_wait`: for the end of a file that cannot be decoded before, on the disk; otherwise such a
+    file is refused.
 
     Raises InvalidInput: SAMPLE_RATE_OUT_OF_RANGE, CHANNEL_OUT_OF_RANGE.
     """
     if described is not None and described.encoding is not None:
         return RawIntake(described, described.encoding, limits)
-    return ContainerIntake(described.channel_index if described else 0, limits)
+    channel_index = described.channel_index if described else 0
+    return ContainerIntake(channel_index, limits, may_wait=may_wait)
 
 
 class ContainerIntake:
@@ -98,10 +107,12 @@ class ContainerIntake:
     rate_hz = 0
     channels = 0
 
-    def __init__(self, channel_index: int, limits: AudioLimits) -> None:
+    def __init__(self, channel_index: int, limits: AudioLimits, *, may_wait: bool) -> None:
         self._channel_index = channel_index
         self._limits = limits
-        self._head = b""  # until the container is recognised
+        self._may_wait = may_wait
+        self._head = b""  # until it is known how to decode the container
+        self._boxes: Boxes | None = None  # of ISO media files
         self._pipe = Pipe()
         self._channel: Channel | None = None
         self._ended = False
@@ -113,7 +124,12 @@ class ContainerIntake:
         return self._pipe.error is not None
 
     def offer(self, data: bytes) -> None:
+        """Raises InvalidInput FORMAT_REQUIRED, AUDIO_NOT_STREAMABLE, AUDIO_UNDECODABLE; OSError
+        from the disk."""
         self.size += len(data)
+        if self._boxes is not None:
+            self._boxes.push(data)
+            check_index(self._boxes)
         if self.container:
             self._pipe.write(data)
             return
@@ -144,6 +160,8 @@ class ContainerIntake:
         return _NOTHING if self._channel is None else self._channel.cut()
 
     def finish(self) -> None:
+        if not self.container and (container := recognise(self._head)):
+            self._start(container)
         self._ended = True
         self._pipe.end()
 
@@ -153,14 +171,39 @@ class ContainerIntake:
 
     def _recognise(self) -> None:
         container = recognise(self._head)
+        enough = len(self._head) > _SNIFF_BYTES
         if container is None:
-            if len(self._head) > _SNIFF_BYTES:
+            if enough:
                 raise _format_required()
             return
+        if container == "m4a":
+            index_first = self._index_first()
+            if index_first is None and not enough:
+                return
+            if not index_first:
+                self._wait_for_end(container)
+        self._start(container)
+
+    def _index_first(self) -> bool | None:
+        if self._boxes is None:
+            self._boxes = Boxes()
+            self._boxes.push(self._head)
+            check_index(self._boxes)
+        return self._boxes.index_first
+
+    def _wait_for_end(self, container: str) -> None:
+        if not self._may_wait:
+            raise _not_streamable(container)
+        self._pipe = Spool()
+        if self._ended:  # another thread closed the one before
+            self._pipe.close()
+
+    def _start(self, container: str) -> None:
         self.container = container
+        # The thread first: it cleans up after a write that fails.
+        Thread(target=decode_pipe, args=(container, self._pipe), name="stream", daemon=True).start()
         self._pipe.write(self._head)
         self._head = b""
-        Thread(target=decode_pipe, args=(container, self._pipe), name="stream", daemon=True).start()
 
     def _push(self, block: Decoded) -> Waveform:
         if self._channel is None:
@@ -174,6 +217,15 @@ class ContainerIntake:
 
     def _refusal(self, error: Exception | None) -> InvalidInput:
         return error if isinstance(error, InvalidInput) else undecodable(self.container)
+
+
+def _not_streamable(container: str) -> InvalidInput:
+    text = (
+        f"expected {container} with its index (moov) before its audio (mdat), got it behind, where"
+        " it comes too late for a stream: send the file to AnalyzeUpload, or rewrite it, with"
+        " ffmpeg -i FILE -c copy -movflags +faststart"
+    )
+    return InvalidInput("AUDIO_NOT_STREAMABLE", text, container=container)
 
 
 def _format_required() -> InvalidInput:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from threading import Condition
 
 import av
+from av.container import InputContainer
 
 from server.audio.ffmpeg import _CODECS, _DEMUXERS, _audio_track, _blocks, decoded
 from server.audio.source import Block
@@ -79,6 +80,11 @@ class Pipe:
             del self._bytes[:size]
             return data
 
+    def open(self, container: str) -> InputContainer:
+        """For FFmpeg too, in its thread."""
+        look_ahead = {"probesize": str(_PROBE_BYTES), "analyzeduration": "0"}
+        return open_input(self, container, _PROBE_BYTES, look_ahead)
+
     def put(self, block: Decoded) -> None:
         with self._changed:
             self._changed.wait_for(lambda: len(self._blocks) < _QUEUED_BLOCKS or self._closed)
@@ -101,21 +107,24 @@ def decode_pipe(container: str, pipe: Pipe) -> None:
     """The whole life of the decoding thread."""
     error: Exception | None = None
     try:
-        with av.open(
-            pipe,
-            mode="r",
-            format=_DEMUXERS[container],
-            buffer_size=_PROBE_BYTES,
-            options={
-                "codec_whitelist": ",".join(_CODECS),
-                "probesize": str(_PROBE_BYTES),
-                "analyzeduration": "0",
-            },
-            metadata_errors="ignore",
-        ) as file:
+        with pipe.open(container) as file:
             track = _audio_track(file, container)
-            for samples in _blocks(decoded(file, track)):
+            for samples in _blocks(decoded(file, track, container)):
                 pipe.put(Decoded(samples, track.codec_context.sample_rate))
     except Exception as failure:  # what a codec raises on bytes from strangers has no list
         error = failure
     pipe.leave(error)
+
+
+def open_input(
+    file: object, container: str, buffer: int, options: dict[str, str]
+) -> InputContainer:
+    """`file` has `read`, and `seek` and `tell` if FFmpeg may use them; `buffer` is in bytes."""
+    return av.open(
+        file,
+        mode="r",
+        format=_DEMUXERS[container],
+        buffer_size=buffer,
+        options={"codec_whitelist": ",".join(_CODECS), **options},
+        metadata_errors="ignore",
+    )

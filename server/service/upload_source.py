@@ -11,7 +11,7 @@ from speechemotion.v1.emotion_service_pb2 import AnalyzeUploadRequest
 
 from server.audio import AudioLimits, RawFormat
 from server.audio.incremental import open_intake
-from server.errors import StreamAborted
+from server.errors import NoRoom, StreamAborted
 from server.service.calls import Context
 from server.service.upload_answer import Received
 from server.speech import SAMPLE_RATE, InvalidInput
@@ -89,7 +89,7 @@ class Cutter:
         digest: bool,
     ) -> None:
         """`digest`: whether to make one of the bytes."""
-        self._intake = open_intake(described, audio)
+        self._intake = open_intake(described, audio, may_wait=True)
         self._segmenter = FixedWindows(windows.window, windows.hop, 0)
         self._digest = hashlib.sha256() if digest else None
         self._at_once = streams.max_pending
@@ -98,9 +98,13 @@ class Cutter:
         self._seconds = 0.0
 
     def feed(self, data: bytes) -> None:
+        """Raises InvalidInput, NoRoom."""
         if self._digest:
             self._digest.update(data)
-        self._intake.offer(data)
+        try:
+            self._intake.offer(data)
+        except OSError as error:
+            raise NoRoom from error
 
     def end(self) -> None:
         """There are no more bytes: `more` and then `finish` return the rest."""

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidAudio
+from .errors import InvalidAudio, InvalidRequest, check_count
 from .v1 import audio_pb2
 
 AudioSource = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO | NDArray[Any]
@@ -27,11 +27,21 @@ ENCODINGS: Mapping[str, "audio_pb2.AudioFormat.Encoding"] = {
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """Describes samples without a header: interleaved, little-endian; `sample_rate` in Hz."""
+    """Describes samples without a header: interleaved, little-endian; `sample_rate` in Hz.
+
+    Raises InvalidRequest for another encoding, and for numbers that no message holds.
+    """
 
     sample_rate: int
     encoding: Encoding = "s16le"
     channels: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("sample_rate", self.sample_rate)
+        check_count("channels", self.channels)
+        if self.encoding not in ENCODINGS:
+            text = f"encoding is {self.encoding!r}, not one of {', '.join(ENCODINGS)}."
+            raise InvalidRequest(text, field="encoding")
 
 
 def read(
@@ -39,7 +49,7 @@ def read(
 ) -> tuple[bytes, RawFormat | None]:
     """The bytes to send, and their description if they have no header.
 
-    Raises InvalidAudio for an array that cannot be audio, OSError for a file that cannot be read.
+    Raises InvalidAudio for what cannot be audio, OSError for a file that cannot be read.
     """
     if isinstance(source, np.ndarray):
         return from_array(source, sample_rate)
@@ -47,7 +57,12 @@ def read(
         return bytes(source), raw
     if isinstance(source, (str, os.PathLike)):
         return Path(source).read_bytes(), raw
-    return source.read(), raw
+    if not hasattr(source, "read"):
+        kind = type(source).__name__
+        raise InvalidAudio(f"Expected bytes, a path, an open file or an array, got {kind}.")
+    if not isinstance(data := source.read(), bytes):
+        raise InvalidAudio("Expected a file that is open for binary reading.")
+    return data, raw
 
 
 def from_array(samples: NDArray[Any], sample_rate: int | None) -> tuple[bytes, RawFormat]:

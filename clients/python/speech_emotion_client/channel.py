@@ -1,16 +1,20 @@
 """How to reach a server: address, credentials, retries, limits. The same for sync and asyncio."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from .errors import DeadlineExceeded
+from .errors import DeadlineExceeded, InvalidRequest
 
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT = 30.0
 """Seconds for one call, retries included."""
+
+MAX_TIMEOUT = 365 * 86_400.0
+"""Seconds; a deadline later than gRPC's clock goes would have passed at once."""
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """Room for one minute of frame embeddings: 3000 frames x 1024 x 4 bytes = 12 MB, and some."""
@@ -43,7 +47,7 @@ def service_config(retries: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """Everything but the calls; raises ValueError for more retries than gRPC makes."""
+    """Everything but the calls; raises ValueError for what makes no sense."""
 
     target: str = DEFAULT_TARGET
     timeout: float = DEFAULT_TIMEOUT
@@ -55,6 +59,9 @@ class Connection:
     def __post_init__(self) -> None:
         if not 0 <= self.retries <= MAX_RETRIES:
             raise ValueError(f"retries must be 0 to {MAX_RETRIES}, got {self.retries}")
+        if not self.target.strip():
+            raise ValueError("target must be HOST:PORT, got nothing")
+        self.seconds(None)
 
     @property
     def options(self) -> list[tuple[str, Any]]:
@@ -85,7 +92,11 @@ class Connection:
         return (("x-api-key", self.api_key),) if self.api_key else ()
 
     def seconds(self, timeout: float | None) -> float:
-        return self.timeout if timeout is None else timeout
+        """Raises InvalidRequest for what is no time."""
+        seconds = self.timeout if timeout is None else timeout
+        if math.isnan(seconds) or seconds < 0:
+            raise InvalidRequest(f"timeout is {seconds}, not seconds.", field="timeout")
+        return min(seconds, MAX_TIMEOUT)
 
 
 def poll_delay(left: float) -> float:

@@ -63,6 +63,12 @@ class InvalidRequest(SpeechEmotionError, ValueError):
     """The request cannot be served as it is; sending it again is of no use."""
 
 
+def check_count(name: str, value: int) -> None:
+    """Raises InvalidRequest for what no field of a message holds."""
+    if not 0 <= value < 2**32:
+        raise InvalidRequest(f"{name} is {value}, not a count.", field=name)
+
+
 class InvalidAudio(InvalidRequest):
     """The audio cannot be analysed; sending it again is of no use."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 from . import audio
-from .errors import InvalidRequest
+from .errors import InvalidRequest, check_count
 from .v1 import emotion_service_pb2, result_pb2
 
 AnalyzeRequest = emotion_service_pb2.AnalyzeRequest
@@ -69,7 +69,7 @@ class AnalyzeOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """AnalyzeOptions with the defaults filled in; raises InvalidRequest for an unknown choice."""
+    """AnalyzeOptions with the defaults filled in; raises InvalidRequest for what makes no sense."""
 
     granularity: str = "utterance"
     embedding: bool = False
@@ -89,6 +89,8 @@ class Call:
             if (value := getattr(self, name)) not in choices:
                 text = f"{name} is {value!r}, not one of {', '.join(choices)}."
                 raise InvalidRequest(text, field=name)
+        check_count("channel", self.channel)
+        check_count("frame_stride", self.frame_stride)
 
     def item(self, index: int) -> "Call":
         """The same for one of several items; each gets an id of its own."""

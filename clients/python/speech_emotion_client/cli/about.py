@@ -1,12 +1,10 @@
 """The commands that ask about the server itself: `info` and `health`."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +12,10 @@ from speech_emotion_client.errors import SpeechEmotionError
 from speech_emotion_client.server import Limits, Model, ServerInfo
 
 from .connect import connect, failure, server_options
+from .output import Output
 from .palette import colour, short
+from .records import dumps
+from .seconds import NOT_NEGATIVE
 
 
 @click.command()
@@ -29,9 +30,9 @@ def info(server: str, as_json: bool, **access: Any) -> None:
         raise failure(server, error) from error
     if as_json:
         body = {"server": server, "health": status, **dataclasses.asdict(about)}
-        click.echo(json.dumps(body | {"models": [dataclasses.asdict(each) for each in models]}))
+        click.echo(dumps(body | {"models": [dataclasses.asdict(each) for each in models]}))
         return
-    console = Console(highlight=False)
+    console = Output(highlight=False)
     console.print()
     console.print(_server_table(server, status, about))
     for model in models:
@@ -40,9 +41,7 @@ def info(server: str, as_json: bool, **access: Any) -> None:
 
 @click.command()
 @server_options
-@click.option(
-    "--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait until it does."
-)
+@click.option("--wait", type=NOT_NEGATIVE, default=0.0, help="Seconds to wait until it does.")
 def health(server: str, wait: float, **access: Any) -> None:
     """Say whether the server serves; exit code 0 if so, else 1."""
     try:

@@ -18,6 +18,8 @@ from speech_emotion_client.streaming.options import FixedWindow
 from . import inputs, plot, printers, recordings, timeline
 from .connect import connect, no_server, nobody_answers, server_options
 from .cutting import chosen, cutting_options
+from .output import Output
+from .seconds import POSITIVE
 
 EXAMPLES = """
 \b
@@ -34,6 +36,7 @@ Examples:
 """
 
 FILE = click.Path(path_type=Path)
+Form = Literal["json", "csv"]
 
 
 @click.command(epilog=EXAMPLES)
@@ -46,8 +49,8 @@ FILE = click.Path(path_type=Path)
     show_default=True,
     help="frame adds scores every 20 ms.",
 )
-@click.option("--json", "form", flag_value="json", help="One JSON object a file, on stdout.")
-@click.option("--csv", "form", flag_value="csv", help="One row a file, or a frame, on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a file, on stdout.")
+@click.option("--csv", "as_csv", is_flag=True, help="One row a file, or a frame, on stdout.")
 @click.option("--plot", "image", type=FILE, help="Draw the frames; a folder for several files.")
 @click.option(
     "--timeline",
@@ -67,7 +70,11 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--model", default="", help="models/NAME[@VERSION]; otherwise the server's default.")
 @click.option(
-    "--timeout", type=float, default=30.0, show_default=True, help="Seconds a file, with retries."
+    "--timeout",
+    type=POSITIVE,
+    default=30.0,
+    show_default=True,
+    help="Seconds a file, retries included.",
 )
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True)
 @server_options
@@ -75,7 +82,8 @@ def analyze(
     files: tuple[str, ...],
     sample: bool,
     granularity: Literal["utterance", "frame"],
-    form: Literal["json", "csv"] | None,
+    as_json: bool,
+    as_csv: bool,
     image: Path | None,
     track: Path | None,
     window: float | None,
@@ -97,8 +105,10 @@ def analyze(
     --timeline, --window or --vad is given, are streamed and analysed in segments; frames are then
     segments. Exit code 1 if any file failed, 2 if the command is wrong.
     """
-    if image is not None and not plot.available():
-        raise click.ClickException(f"--plot needs matplotlib: {plot.INSTALL}")
+    if as_json and as_csv:
+        raise click.UsageError("Either --json or --csv.")
+    form: Form | None = "json" if as_json else "csv" if as_csv else None
+    check_image(image)
     found = inputs.expand(files, bundled=sample)
     images = inputs.outputs(image, found, ".png")
     arrays = inputs.outputs(embedding, found, ".npy")
@@ -111,7 +121,7 @@ def analyze(
         "channel": channel or 0,
         "model": model,
     }
-    out = Console(highlight=False)
+    out = Output(highlight=False)
     printer = printers.choose(form, found, out)
     bar = bar_console(out, form, len(found))
     with connect(timeout=timeout, **access) as client:
@@ -131,6 +141,16 @@ def analyze(
             printer.show(name, outcome, save(name, outcome, places))
     printer.close()
     raise SystemExit(1 if printer.failed else 0)
+
+
+def check_image(image: Path | None) -> None:
+    """Raises click.ClickException without matplotlib, click.UsageError for another format."""
+    if image is None:
+        return
+    if not plot.available():
+        raise click.ClickException(f"--plot needs matplotlib: {plot.INSTALL}")
+    if image.suffix and not image.is_dir() and image.suffix.lower() not in plot.suffixes():
+        raise click.UsageError(f"--plot is one of {', '.join(plot.suffixes())}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """The options that name a server, the same for every command; and what to say if nobody answers."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,19 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
             envvar="SPEECH_EMOTION_SERVER",
             default=DEFAULT_TARGET,
             show_default=True,
+            callback=_named,
             metavar="HOST:PORT",
             help="Or SPEECH_EMOTION_SERVER.",
         ),
     ):
         command = option(command)
     return command
+
+
+def _named(_context: click.Context, _option: click.Parameter, server: str) -> str:
+    if not server.strip():
+        raise click.BadParameter("It has no name: HOST:PORT.")
+    return server
 
 
 def connect(
@@ -52,8 +58,6 @@ def connect_async(
 
 
 def _security(tls: bool, ca: Path | None) -> ServerTLS:
-    # gRPC's own log lines on stderr repeat, less clearly, what the errors say.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return grpc.ssl_channel_credentials(ca.read_bytes()) if ca else tls
 
 
@@ -63,6 +67,12 @@ def nobody_answers(error: Exception | None) -> bool:
 
 
 def no_server(target: str) -> click.ClickException:
+    asked = click.get_current_context().params
+    if asked["tls"] or asked["ca"]:
+        return click.ClickException(
+            f"No server answers at {target} over TLS: none is there, or it speaks no TLS, or its"
+            " certificate is not trusted."
+        )
     return click.ClickException(
         f"No server answers at {target}. Start one with: make run, or name yours with --server."
     )

@@ -7,15 +7,15 @@ import click
 
 from speech_emotion_client.streaming.options import FixedWindow, Segmentation, VoiceActivity
 
-SECONDS = click.FloatRange(0, min_open=True)
+from .seconds import POSITIVE
 
 
 def cutting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --window, --hop and --vad to a command."""
     for option in (
         click.option("--vad", is_flag=True, help="Segments are stretches of speech."),
-        click.option("--hop", type=SECONDS, help="Seconds from window to window."),
-        click.option("--window", type=SECONDS, help="Seconds of a window; 2 unless configured."),
+        click.option("--hop", type=POSITIVE, help="Seconds from window to window."),
+        click.option("--window", type=POSITIVE, help="Seconds of a window; 2 unless configured."),
     ):
         command = option(command)
     return command

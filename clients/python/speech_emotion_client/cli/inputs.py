@@ -64,6 +64,8 @@ def outputs(target: Path | None, inputs: Sequence[Input], suffix: str) -> list[P
     if target is None:
         return [None] * len(inputs)
     if len(inputs) == 1 and not target.is_dir():
+        if not target.parent.is_dir():
+            raise click.UsageError(f"There is no folder {target.parent} to save {target.name} in.")
         return [target]
     if target.suffix == suffix:
         raise click.UsageError(f"{target} is one file, for {len(inputs)} inputs: name a folder.")

@@ -17,6 +17,13 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
+def suffixes() -> list[str]:
+    """What `save` can write: .png, .svg, .pdf, ..."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return sorted(f".{name}" for name in FigureCanvasBase.get_supported_filetypes())
+
+
 def save(path: Path, name: str, analysis: Analysis, frames: Frames) -> None:
     """A stacked area: at each time the heights are the frame's scores, and sum to 1."""
     from matplotlib.figure import Figure

@@ -1,8 +1,8 @@
 """Recordings that are too long for one call: which they are, and how they are streamed."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +18,9 @@ from speech_emotion_client.outcome import Outcome
 from speech_emotion_client.request import AnalyzeOptions
 from speech_emotion_client.result import Analysis
 from speech_emotion_client.server import Limits
-from speech_emotion_client.streaming.chunks import PIECE, frame_bytes
+from speech_emotion_client.streaming.chunks import frame_bytes
 from speech_emotion_client.streaming.events import Segment, SessionStarted, Summary
+from speech_emotion_client.streaming.inorder import PIECE, pieces
 from speech_emotion_client.streaming.options import FixedWindow, Segmentation, describe
 from speech_emotion_client.streaming.recording import Recording
 
@@ -149,8 +150,8 @@ def _analyse(
 def _pieces(source: Any, say: Callable[..., None]) -> Iterator[bytes]:
     """The bytes of a file or of stdin, counted as they are taken."""
     sent = 0
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        while piece := file.read(PIECE):
-            yield piece
-            sent += len(piece)
-            say(sent)
+    whole = isinstance(source, Path)
+    for piece in pieces(source) if whole else iter(partial(source.read, PIECE), b""):
+        yield piece
+        sent += len(piece)
+        say(sent)

@@ -16,7 +16,14 @@ Record = Mapping[str, Any]
 def to_json(name: str, outcome: Outcome, saved: Mapping[str, Path]) -> str:
     body = error_record(outcome.error) if outcome.error else analysis_record(outcome.unwrap())
     files = {key: str(path) for key, path in saved.items()}
-    return json.dumps({"file": name} | body | files, ensure_ascii=False)
+    return dumps({"file": name} | body | files)
+
+
+def dumps(record: Record, indent: int | None = None) -> str:
+    """JSON, which has no NaN and no infinity: both become null."""
+    text = json.dumps(record, ensure_ascii=False, indent=indent)
+    finite = json.loads(text, parse_constant=lambda _: None)
+    return json.dumps(finite, ensure_ascii=False, indent=indent)
 
 
 def analysis_record(analysis: Analysis) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The events of a stream as text: a line each for people, a JSON object each for machines."""
 
 import dataclasses
-import json
 import re
 from typing import Any
 
@@ -23,13 +22,14 @@ from speech_emotion_client.streaming.options import describe
 
 from .display import bars, notice, span_strip
 from .palette import short
+from .records import dumps
 
 
 class EventRecords:
     """NDJSON on stdout; `event` names the kind in snake_case, times are in seconds."""
 
     def show(self, event: Event) -> None:
-        click.echo(json.dumps(record(event), ensure_ascii=False))
+        click.echo(dumps(record(event)))
 
 
 class EventLines:

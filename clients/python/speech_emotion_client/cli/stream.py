@@ -1,6 +1,7 @@
 """The command `stream`: audio in as it comes, emotions out while somebody speaks."""
 
 import asyncio
+import errno
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from rich.console import Console
 from rich.live import Live
 
 from speech_emotion_client.audio import ENCODINGS, Encoding, RawFormat
@@ -21,9 +21,11 @@ from speech_emotion_client.streaming.options import FixedWindow, StreamOptions
 
 from . import microphone, pace
 from .connect import connect_async, failure, server_options
-from .cutting import SECONDS, chosen, cutting_options
+from .cutting import chosen, cutting_options
 from .inputs import STDIN
 from .live import LiveView
+from .output import Output
+from .seconds import POSITIVE
 from .spoken import EventLines, EventRecords, ending
 
 EXAMPLES = """
@@ -52,7 +54,7 @@ class Feed:
 @click.option("--microphone", "listens", is_flag=True, help="Listen; needs the extra `microphone`.")
 @click.option("--realtime", is_flag=True, help="Send a file no faster than it would be heard.")
 @cutting_options
-@click.option("--interim", type=SECONDS, help="Seconds between results of unfinished segments.")
+@click.option("--interim", type=POSITIVE, help="Seconds between results of unfinished segments.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an event, on stdout.")
 @click.option("--raw-rate", type=click.IntRange(1), help="Hz, of samples without a header.")
 @click.option(
@@ -102,9 +104,11 @@ def stream(
     except SpeechEmotionError as error:
         raise failure(access["server"], error) from error
     except OSError as error:
+        if error.errno in (errno.EPIPE, errno.ENOSPC):
+            raise  # not of the source: of stdout
         raise click.ClickException(f"{feed.name}: {error.strerror or error}") from error
     if not as_json:
-        Console(highlight=False).print(ending(last))
+        Output(highlight=False).print(ending(last))
 
 
 def open_feed(source: str | None, raw: RawFormat | None, *, listens: bool, realtime: bool) -> Feed:
@@ -126,7 +130,7 @@ def _output(
     name: str, as_json: bool
 ) -> tuple[Callable[[Event], None], AbstractContextManager[object]]:
     """Who shows the events, and what has to be entered for that."""
-    console = Console(highlight=False)
+    console = Output(highlight=False)
     if as_json:
         return EventRecords().show, nullcontext()
     if not console.is_terminal:

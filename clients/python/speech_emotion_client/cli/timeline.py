@@ -1,7 +1,6 @@
 """Timelines for other programs: JSON, CSV, WebVTT subtitles and RTTM, as the suffix says."""
 
 import csv
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -9,7 +8,7 @@ from typing import TextIO
 from speech_emotion_client.result import Analysis, Span
 
 from .palette import short
-from .records import segmentation_record
+from .records import dumps, segmentation_record
 
 Writer = Callable[[str, Analysis, TextIO], None]
 
@@ -23,8 +22,7 @@ def save(path: Path, name: str, analysis: Analysis) -> None:
 def _json(name: str, analysis: Analysis, out: TextIO) -> None:
     about = {"file": name, "emotion": analysis.emotion, "duration": analysis.audio.duration}
     record = about | {"scores": analysis.scores} | segmentation_record(analysis)
-    json.dump(record, out, ensure_ascii=False, indent=1)
-    out.write("\n")
+    out.write(dumps(record, indent=1) + "\n")
 
 
 def _csv(name: str, analysis: Analysis, out: TextIO) -> None:

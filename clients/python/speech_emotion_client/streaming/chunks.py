@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from speech_emotion_client.audio import RawFormat
 from speech_emotion_client.errors import InvalidAudio
 
+from .inorder import PIECE, pieces
+
 Chunk = bytes | bytearray | memoryview | NDArray[Any]
 StreamSource = (
     str | os.PathLike[str] | BinaryIO | Iterable[Chunk] | AsyncIterable[Chunk] | NDArray[Any]
 )
 """A path, an open binary file, samples as an array, or chunks of any of these as they come."""
-
-PIECE = 2**16
-"""Bytes that are read from a file at once."""
 
 BYTES = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1}
 
@@ -72,9 +71,9 @@ async def chunks_of(source: StreamSource) -> AsyncIterator[Chunk]:
         async for chunk in source:
             yield chunk
     elif isinstance(source, (str, os.PathLike)):
-        with await asyncio.to_thread(Path(source).open, "rb") as file:
-            async for chunk in _pieces(file):
-                yield chunk
+        parts = pieces(Path(source))
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            yield part
     elif hasattr(source, "read"):
         async for chunk in _pieces(source):
             yield chunk

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from speech_emotion_client import audio, request
-from speech_emotion_client.errors import InvalidRequest
+from speech_emotion_client.errors import InvalidRequest, check_count
 from speech_emotion_client.v1 import emotion_service_pb2 as pb
 
 
@@ -69,7 +69,7 @@ class StreamOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamCall:
-    """StreamOptions with the defaults filled in; raises InvalidRequest for an unknown choice."""
+    """StreamOptions with the defaults filled in; raises InvalidRequest for what makes no sense."""
 
     granularity: str = "utterance"
     embedding: bool = False
@@ -90,6 +90,9 @@ class StreamCall:
             if (value := getattr(self, name)) not in choices:
                 text = f"{name} is {value!r}, not one of {', '.join(choices)}."
                 raise InvalidRequest(text, field=name)
+        check_count("channel", self.channel)
+        check_count("frame_stride", self.frame_stride)
+        to_config(self)  # refuses seconds that are none
 
     @property
     def described(self) -> audio.RawFormat | None:
@@ -136,6 +139,8 @@ def _set_segmentation(config: pb.StreamConfig, segmentation: Segmentation) -> No
 
 
 def _ms(seconds: float) -> int:
+    if not 0 <= 1000 * seconds < 2**32 - 1:
+        raise InvalidRequest(f"{seconds} is no number of seconds that a message holds.")
     return round(1000 * seconds)
 
 
