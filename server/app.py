@@ -28,6 +28,7 @@ from server.service.analysis import Analyzer
 from server.service.callers import Callers, read_keys
 from server.service.calls import Calls
 from server.service.door import Door
+from server.service.malformed import Registry
 from server.service.stream import Streams
 from server.service.stream_store import SessionStore
 from server.service.upload import Uploads
@@ -219,8 +220,9 @@ def _make_rpcs(
 
 
 def _add_services(settings: Settings, server: grpc.aio.Server, rpcs: _Rpcs) -> Health:
-    add_EmotionServiceServicer_to_server(rpcs.emotions, server)
-    add_ModelServiceServicer_to_server(rpcs.catalogue, server)
+    registry = Registry(server, rpcs.calls)
+    add_EmotionServiceServicer_to_server(rpcs.emotions, registry)
+    add_ModelServiceServicer_to_server(rpcs.catalogue, registry)
     if settings.channelz:
         channelz.add_channelz_servicer(server)  # type: ignore[arg-type]  # takes both
     if settings.reflection:

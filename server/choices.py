@@ -47,7 +47,7 @@ def stream_limits_of(settings: Settings) -> StreamLimits:
     """What every stream is held to."""
     return StreamLimits(
         window_ms=settings.stream_window_ms,
-        hop_ms=settings.stream_hop_ms,
+        hop_ms=min(settings.stream_hop_ms, settings.stream_window_ms),  # no audio is left out
         max_segment_ms=round(1000 * settings.max_audio_seconds),
         max_chunk_bytes=settings.max_stream_chunk_bytes,
         idle_timeout=settings.stream_idle_seconds,

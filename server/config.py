@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 PREFIX = "SPEECHEMOTION_"
 MIB = 2**20
+LAST_PORT = 65_535
 
 
 class SettingsError(Exception):
@@ -120,6 +121,7 @@ class Settings(BaseSettings):
     threads: int = Field(
         0,
         ge=0,
+        le=1024,
         description="CPU threads of the model; 0: one for each core, divided by the workers.",
     )
 
@@ -256,6 +258,31 @@ class Settings(BaseSettings):
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         return self
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_is_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """TOML's `true` would be 1."""
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted is not bool:
+            raise ValueError("expected a value, not true or false")
+        return value
+
+    @model_validator(mode="after")
+    def _workers_have_ports(self) -> "Settings":
+        last = self.port + self.workers - 1
+        if self.port and not self.share_port and last > LAST_PORT:
+            raise ValueError(f"port: the last of {self.workers} workers would listen on {last}")
+        spare = self.metrics_port + self.workers
+        if self.metrics_port and self.workers > 1 and spare > LAST_PORT:
+            raise ValueError(f"metrics_port: {self.workers} workers would need {spare}")
+        return self
+
+    @model_validator(mode="after")
+    def _streams_fit_requests(self) -> "Settings":
+        if self.stream_window_ms > 1000 * self.max_audio_seconds:
+            raise ValueError("stream_window_ms must not exceed max_audio_seconds")
+        return self
+
     @model_validator(mode="after")
     def _queue_holds_a_batch(self) -> "Settings":
         if self.max_batch_size > self.max_queue_size:
@@ -287,8 +314,10 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         settings: Settings = CliApp.run(source, cli_args=list(arguments))
     except ValidationError as error:
         raise SettingsError(_mistakes(error)) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not TOML: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
     return settings
 
 

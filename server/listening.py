@@ -1,5 +1,6 @@
 """The transport: options, TLS, the port. Knows nothing of what is served."""
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,13 +71,15 @@ class Certificates:
         self._seen = 0
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """Raises BadCertificate if a file cannot be read."""
+        """Raises BadCertificate if a file cannot be read, or they do not belong together."""
         try:
-            self._seen = self._version()
+            version = self._version()
+            self._check()
             pair = self._key.read_bytes(), self._cert.read_bytes()
             roots = self._client_ca.read_bytes() if self._client_ca else None
         except OSError as error:
             raise BadCertificate(f"TLS: {error}") from error
+        self._seen = version
         return grpc.ssl_server_certificate_configuration([pair], roots)
 
     def renewed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -85,6 +88,22 @@ class Certificates:
             return None if self._version() == self._seen else self.read()
         except (OSError, BadCertificate):
             return None  # in the middle of a replacement
+
+    def _check(self) -> None:
+        """What is wrong with them gRPC does not say."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # An encrypted key would have its password asked for.
+            context.load_cert_chain(self._cert, self._key, password=lambda: b"")
+        except ssl.SSLError as error:
+            text = f"TLS: {self._cert} and {self._key} are no PEM, or do not belong together"
+            raise BadCertificate(text) from error
+        if self._client_ca is None:
+            return
+        try:
+            context.load_verify_locations(self._client_ca)
+        except ssl.SSLError as error:
+            raise BadCertificate(f"TLS: {self._client_ca} has no certificate (PEM)") from error
 
     def _version(self) -> int:
         return max(file.stat().st_mtime_ns for file in (self._cert, self._key))

@@ -111,11 +111,16 @@ class Model:
 
 
 def probabilities(logits: Vector) -> list[float]:
-    """`softmax` of one vector: for nine labels, Python is five times faster than numpy."""
+    """`softmax` of one vector: for nine labels, Python is five times faster than numpy.
+
+    Raises ArithmeticError if that is not a number, which is no answer.
+    """
     values = logits.tolist()
     most = max(values)
     powers = [exp(value - most) for value in values]
     total = sum(powers)
+    if not total >= 1:  # the largest power is 1, unless there is a NaN
+        raise ArithmeticError("the model answered with logits that are no numbers")
     return [power / total for power in powers]
 
 

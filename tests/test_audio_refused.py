@@ -245,3 +245,23 @@ def test_an_m4a_index_that_would_fill_the_memory_is_never_built(box, actual):
 
     assert refused.reason == "AUDIO_UNDECODABLE"
     assert refused.metadata["actual"] == actual
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16_000, 48_000])
+@pytest.mark.parametrize("scale", [1e10, 1e19, 1e25])
+def test_samples_far_beyond_full_scale_are_refused(rate_hz, scale):
+    samples = tone(rate_hz) * scale
+
+    refused = refusal(written("WAV", samples, rate_hz, "FLOAT"))
+
+    assert refused.reason == "AUDIO_OUT_OF_RANGE"
+    assert refused.metadata["limit"] == "2147483648"
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1e-40, 1.0, 32_768.0, 1e9])
+def test_samples_of_any_usual_scale_stay_as_they_are(scale):
+    samples = (tone(16_000) * scale).astype(np.float32)
+
+    audio = decode(written("WAV", samples, 16_000, "FLOAT"), None, LIMITS)
+
+    assert np.array_equal(audio.waveform, samples[:, 0])

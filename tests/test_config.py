@@ -2,6 +2,7 @@
 
 import pytest
 
+from server.choices import stream_limits_of
 from server.config import SettingsError, read_settings, unknown_variables
 
 
@@ -95,3 +96,43 @@ def test_help_names_every_setting_and_its_unit(capsys):
         "--no-reflection",
     ):
         assert word in help_text
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "mistake"),
+    [
+        ("port = true\n", [], "port: .*true"),
+        ("", ["--threads", "100000000"], "threads: .*1024"),
+        ("", ["--workers", "2", "--port", "65535"], "port: .*65536"),
+        ("", ["--workers", "2", "--metrics-port", "65534"], "metrics_port: .*65536"),
+        ("", ["--max-audio-seconds", "1.5"], "stream_window_ms must not exceed max_audio_seconds"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_at_the_start(file, text, arguments, mistake):
+    with pytest.raises(SettingsError, match=mistake):
+        read_settings(["--config", file(text), *arguments], {})
+
+
+def test_workers_on_one_port_may_have_the_last_one():
+    settings = read_settings(["--workers", "2", "--share-port", "--port", "65535"], {})
+
+    assert settings.port == 65_535
+
+
+def test_a_file_that_is_not_text_is_an_error_of_one_line(tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_bytes(b"port = \xff\xfe")
+
+    with pytest.raises(SettingsError, match="is not TOML"):
+        read_settings(["--config", str(path)], {})
+
+
+def test_a_file_that_cannot_be_read_is_an_error_of_one_line():
+    with pytest.raises(SettingsError, match="mem cannot be read"):
+        read_settings(["--config", "/proc/self/mem"], {})
+
+
+def test_a_window_shorter_than_the_hop_shortens_the_hop():
+    settings = read_settings(["--stream-window-ms", "500", "--metrics-port", "0"], {})
+
+    assert stream_limits_of(settings).hop_ms == 500

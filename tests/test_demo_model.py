@@ -100,6 +100,18 @@ def demo() -> Engine:
     return load("demo", device="cpu", threads=1)
 
 
+@pytest.mark.parametrize("scale", [0, 1e-45, 1e-40, 1e-30, 1e9, 2.0**31])
+def test_audio_of_any_scale_that_is_accepted_has_finite_answers(demo: Engine, scale: float) -> None:
+    wave = np.sin(np.arange(16_000) / 20) * scale
+
+    [prediction] = demo.infer([Utterance(wave.astype(np.float32), frames=True)])
+
+    assert prediction.frame_logits is not None
+    assert np.isfinite(prediction.logits).all()
+    assert np.isfinite(prediction.embedding).all()
+    assert np.isfinite(prediction.frame_logits).all()
+
+
 def heard(engine: Engine, waveform: Waveform) -> str:
     [prediction] = engine.infer([Utterance(waveform)])
     return engine.model.labels[int(prediction.logits.argmax())]

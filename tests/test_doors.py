@@ -10,6 +10,7 @@ from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
 from server.app import serving
 from server.config import SettingsError, read_settings
+from server.listening import BadCertificate
 from server.service.callers import BadKeys, read_keys
 
 
@@ -86,6 +87,23 @@ class TestKeys:
 
         with pytest.raises(BadKeys, match=r"keys\.yaml"):
             read_keys(file)
+
+    @pytest.mark.parametrize(
+        ("text", "mistake"),
+        [
+            ("[{key: '', client: a}]", "entry 1 is empty"),
+            ("[{key: secret, client: a}, {key: b, client: ''}]", "entry 2 is empty"),
+            ("[{key: secret, client: a}, {key: secret, client: b}]", "one key twice"),
+        ],
+    )
+    def test_a_key_belongs_to_one_client_and_is_not_empty(self, tmp_path, text, mistake):
+        file = tmp_path / "keys.yaml"
+        file.write_text(text)
+
+        with pytest.raises(BadKeys, match=mistake) as refused:
+            read_keys(file)
+
+        assert "secret" not in str(refused.value)
 
 
 class TestNames:
@@ -165,6 +183,21 @@ class TestTls:
     async def test_a_certificate_that_is_not_there_is_one_clear_error(self, analyze, tmp_path):
         with pytest.raises(SettingsError, match=r"nowhere\.pem"):
             await analyze(tls_cert=tmp_path / "nowhere.pem", tls_key=tmp_path / "nowhere.key")
+
+    @pytest.mark.parametrize("name", ["tls_cert", "tls_key", "tls_client_ca"])
+    async def test_a_file_that_is_no_pem_is_named(self, analyze, files, name, tmp_path):
+        files["tls_client_ca"] = tmp_path / "ca.pem"
+        files[name].write_text("no certificate")
+
+        with pytest.raises(BadCertificate, match=files[name].name):
+            await analyze(**files)
+
+    async def test_a_key_of_another_certificate_is_one_clear_error(self, analyze, authority, files):
+        other = authority.issue_cert("localhost")
+        other.private_key_pem.write_to_path(str(files["tls_key"]))
+
+        with pytest.raises(BadCertificate, match="belong together"):
+            await analyze(**files)
 
     @pytest.mark.parametrize("flag", ["--tls-cert", "--tls-key", "--tls-client-ca"])
     def test_half_of_tls_is_a_mistake(self, flag):

@@ -36,7 +36,7 @@ def test_the_reference_engine_says_what_to_install(tmp_path, monkeypatch):
     folder = write(tmp_path / "tiny")
     monkeypatch.setitem(sys.modules, "funasr", None)
 
-    with pytest.raises(CannotLoad, match=r"speech-emotion-server\[funasr\]"):
+    with pytest.raises(CannotLoad, match=r"pip install -e '.\[funasr\]'"):
         load(str(folder), engine="funasr")
 
 

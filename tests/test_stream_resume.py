@@ -72,9 +72,10 @@ async def test_a_gap_in_the_samples_is_an_error_and_never_silence(client):
     talk = Talk(client, client_marks=MARKS)
     await talk.open()
 
-    await talk.audio(pcm(0.5), first_sample=1)
+    await talk.audio(pcm(0.5), first_sample=99_999)
 
     assert await talk.reason() == (grpc.StatusCode.INVALID_ARGUMENT, "SAMPLES_MISSING")
+    assert "sample 99999" in talk.of("error")[0].message
 
 
 async def test_finals_that_were_sent_are_replayed_as_such_and_never_changed(client):

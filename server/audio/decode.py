@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from server.audio.containers import open_container, undecodable
 from server.audio.limits import (
     AudioLimits,
+    check_amplitude,
     check_bytes,
     check_channel_index,
     check_channels,
@@ -45,11 +46,12 @@ def decode(data: bytes, described: RawFormat | None, limits: AudioLimits) -> Aud
     """The waveform in `data`; blocks for milliseconds, may be called from any thread.
 
     A file that breaks off is analysed up to there, with the notice AUDIO_TRUNCATED. Other notices:
-    AUDIO_CLIPPED, RESAMPLED_FROM_LOW_RATE. Samples outside [-1, 1] stay as they are.
+    AUDIO_CLIPPED, RESAMPLED_FROM_LOW_RATE. Samples outside [-1, 1] stay as they are,
+    up to 2**31.
 
     Raises InvalidInput: AUDIO_EMPTY, AUDIO_TOO_LARGE, FORMAT_REQUIRED, FORMAT_UNSUPPORTED,
     FIELD_INVALID, SAMPLE_RATE_OUT_OF_RANGE, CHANNEL_OUT_OF_RANGE, AUDIO_UNDECODABLE,
-    AUDIO_TOO_LONG, AUDIO_TOO_SHORT, AUDIO_NOT_FINITE.
+    AUDIO_TOO_LONG, AUDIO_TOO_SHORT, AUDIO_NOT_FINITE, AUDIO_OUT_OF_RANGE.
     """
     check_bytes(len(data), limits)
     described = described or _AS_CONTAINER
@@ -170,8 +172,7 @@ def _check(listened: Listened, source: Source, limits: AudioLimits) -> None:
     if listened.damaged and count < limits.min_samples:
         raise undecodable(source.container)
     check_samples(count, limits)
-    if not np.isfinite(listened.waveform).all():
-        raise InvalidInput("AUDIO_NOT_FINITE", "expected finite samples, got NaN or infinity")
+    check_amplitude(listened.waveform)
 
 
 def _notices(listened: Listened, source: Source, cut_short: bool) -> tuple[Notice, ...]:

@@ -1,8 +1,13 @@
 """What is refused for its size; pure checks on numbers, knows no codec."""
 
 from dataclasses import dataclass
+from math import isfinite
 
-from server.speech import WINDOW, InvalidInput
+from server.speech import WINDOW, InvalidInput, Waveform
+
+MAX_AMPLITUDE = 2.0**31
+"""Full scale is 1, but files with 16, 24 or 32 bits as floats exist, and the model hears them as
+well: it brings each clip to variance 1. Their squares add up in float32 to far below its 3e38."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,21 @@ def check_duration(seconds: float, limits: AudioLimits) -> None:
         limit, actual = f"{limits.max_seconds:g}", f"{seconds:.3f}"
         text = f"expected at most {limit} s of audio, got at least {actual} s"
         raise InvalidInput("AUDIO_TOO_LONG", text, limit=limit, actual=actual)
+
+
+def check_amplitude(waveform: Waveform) -> None:
+    """Raises InvalidInput AUDIO_NOT_FINITE or AUDIO_OUT_OF_RANGE."""
+    if not len(waveform):
+        return
+    low, high = float(waveform.min()), float(waveform.max())  # both are NaN if a sample is
+    most = max(-low, high)
+    if most <= MAX_AMPLITUDE:
+        return
+    if not isfinite(most):
+        raise InvalidInput("AUDIO_NOT_FINITE", "expected finite samples, got NaN or infinity")
+    limit, actual = f"{MAX_AMPLITUDE:.0f}", f"{most:.3g}"
+    text = f"expected samples in [-1, 1], and none beyond {limit}, got {actual}"
+    raise InvalidInput("AUDIO_OUT_OF_RANGE", text, limit=limit, actual=actual)
 
 
 def check_samples(count: int, limits: AudioLimits) -> None:

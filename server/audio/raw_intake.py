@@ -66,7 +66,9 @@ class RawIntake:
         self.size += len(data)
 
     def rewind(self, unit: str, first: int) -> int:
-        return overlap(first * self.frame_bytes if unit == "sample" else first, self.size)
+        if unit == "byte":
+            return overlap(first, self.size)
+        return overlap(first, self.frames, unit) * self.frame_bytes + self.size % self.frame_bytes
 
     def take(self) -> Waveform | None:
         size = min(len(self._waiting) // self.frame_bytes, _PIECE) * self.frame_bytes
@@ -94,9 +96,9 @@ class RawIntake:
         self._waiting = b""
 
 
-def overlap(first: int, accepted: int) -> int:
-    """Bytes of a chunk from `first` on that are here. Raises InvalidInput SAMPLES_MISSING."""
+def overlap(first: int, accepted: int, unit: str = "byte") -> int:
+    """Units of a chunk from `first` on that are here. Raises InvalidInput SAMPLES_MISSING."""
     if first > accepted:
-        text = f"expected audio from byte {accepted} on, got some from byte {first} on"
+        text = f"expected audio from {unit} {accepted} on, got some from {unit} {first} on"
         raise InvalidInput("SAMPLES_MISSING", text, field="audio", limit=accepted, actual=first)
     return accepted - first

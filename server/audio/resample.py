@@ -3,8 +3,9 @@
 import numpy as np
 import soxr
 
+from server.audio.limits import check_amplitude
 from server.audio.source import Block
-from server.speech import SAMPLE_RATE, InvalidInput, Waveform
+from server.speech import SAMPLE_RATE, Waveform
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -54,8 +55,7 @@ class Channel:
     def push(self, block: Block) -> Waveform:
         heard = block[:, self._index - 1 : self._index] if self._index else block
         samples = mix(heard)
-        if not np.isfinite(samples).all():
-            raise InvalidInput("AUDIO_NOT_FINITE", "expected finite samples, got NaN or infinity")
+        check_amplitude(samples)
         return self._resampler.push(samples)
 
     def cut(self) -> Waveform:

@@ -39,7 +39,7 @@ class FunasrEngine:
                 )
         except ImportError as error:
             raise CannotLoad(
-                "engine 'funasr' needs the extra: pip install 'speech-emotion-server[funasr]'"
+                "engine 'funasr' needs the extra: pip install -e '.[funasr]'"
             ) from error
         self._head = self._read_head(checkpoint.labels.columns)
         self._model = checkpoint.describe(

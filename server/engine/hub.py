@@ -27,7 +27,7 @@ def download(source: str) -> Path:
     except ImportError as error:
         raise CheckpointError(
             f"{source}: is no folder here, and downloading needs FunASR. Install the extra: "
-            "pip install 'speech-emotion-server[funasr]'. Or " + _elsewhere(source)
+            "pip install -e '.[funasr]'. Or " + _elsewhere(source)
         ) from error
     try:
         return Path(snapshot(source, revision="master"))

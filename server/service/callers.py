@@ -67,10 +67,16 @@ def read_keys(file: Path) -> dict[bytes, str]:
     """A YAML list of {key, client}, as Envoy's `credentials`. Raises BadKeys."""
     try:
         entries = yaml.safe_load(file.read_text())
-        keys = {digest(str(one["key"])): str(one["client"]) for one in entries}
+        pairs = [(str(one["key"]), str(one["client"])) for one in entries]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         kind = error if isinstance(error, OSError) else "it is not a list of {key, client}"
         raise BadKeys(f"API keys: {file}: {kind}") from None
-    if not keys:
+    if not pairs:
         raise BadKeys(f"API keys: {file} has none, so that nobody could call")
+    for number, (key, client) in enumerate(pairs, 1):
+        if not (key and client):
+            raise BadKeys(f"API keys: {file}: key or client of entry {number} is empty")
+    keys = {digest(key): client for key, client in pairs}
+    if len(keys) < len(pairs):
+        raise BadKeys(f"API keys: {file} has one key twice")
     return keys

@@ -1,7 +1,8 @@
 """EmotionService: Analyze, AnalyzeUpload, BatchAnalyze and AnalyzeStream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from speechemotion.v1.emotion_service_pb2 import (
     AnalyzeRequest,
@@ -21,6 +22,17 @@ from server.service.upload import Uploads
 from server.speech import InvalidInput
 
 NAME = "speechemotion.v1.EmotionService"
+
+
+@contextmanager
+def _field_of_upload() -> Iterator[None]:
+    """The audio has another field there."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.field == "audio_data":
+            error.field = "audio.data"
+        raise
 
 
 class EmotionService(EmotionServiceServicer):
@@ -43,7 +55,8 @@ class EmotionService(EmotionServiceServicer):
     ) -> AnalyzeResponse:
         del requests  # read through the context, in tasks of their own
         async with self._calls.answering(context, f"{NAME}/AnalyzeUpload", limited=True) as call:
-            return await self._uploads.answer(context, call)
+            with _field_of_upload():
+                return await self._uploads.answer(context, call)
 
     async def BatchAnalyze(
         self, request: BatchAnalyzeRequest, context: Context

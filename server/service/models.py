@@ -56,7 +56,7 @@ class ModelService(ModelServiceServicer):
     async def GetModel(self, request: GetModelRequest, context: Context) -> Model:
         async with self._calls.answering(context, f"{NAME}/GetModel"):
             if request.name not in {f"models/{self._model.name}", resource_name(self._model)}:
-                raise ModelNotFound(request.name)
+                raise ModelNotFound(request.name, field="name")
             return to_model(self._model, Model.STATE_READY)
 
     async def GetServerInfo(

@@ -32,7 +32,10 @@ class Opening:
         self._audio = audio
 
     async def config(self, context: Context) -> Any:
-        """The first message. Raises InvalidInput CONFIG_REQUIRED, StreamAborted STREAM_IDLE."""
+        """The first message.
+
+        Raises InvalidInput CONFIG_REQUIRED and REQUEST_MALFORMED, StreamAborted STREAM_IDLE.
+        """
         messages: list[Any] = []
 
         async def read() -> None:
@@ -40,7 +43,10 @@ class Opening:
 
         # In a task that the end of this call does not cancel: a cancelled read leaks.
         idle = self._shop.limits.idle_timeout
-        await asyncio.wait({self._shop.apart(read())}, timeout=idle)
+        reading = self._shop.apart(read())
+        await asyncio.wait({reading}, timeout=idle)
+        if reading.done():
+            reading.result()  # raises what is no message
         if not messages:
             raise StreamAborted("STREAM_IDLE", f"Nothing came for {idle:g} s.")
         message = messages[0]

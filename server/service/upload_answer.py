@@ -20,7 +20,15 @@ from speechemotion.v1.result_pb2 import (
 from batcher import Served
 from server.service.answer import TENSOR_TYPES, resource_name
 from server.service.query import Query
-from server.speech import SAMPLE_RATE, InvalidInput, Model, Notice, Prediction, Vector, softmax
+from server.speech import (
+    SAMPLE_RATE,
+    InvalidInput,
+    Model,
+    Notice,
+    Prediction,
+    Vector,
+    probabilities,
+)
 from server.streaming.decisions import Segment
 from server.streaming.plan import Windows
 from server.streaming.timeline import Timeline
@@ -63,13 +71,13 @@ class Gathered:
 
     def add(self, segment: Segment, served: Served[Prediction]) -> None:
         """Raises InvalidInput EMBEDDING_TOO_LARGE."""
-        scores = softmax(served.result.logits)
-        self.timeline.add(segment.start, segment.end, scores.tolist())
+        scores = probabilities(served.result.logits)
+        self.timeline.add(segment.start, segment.end, scores)
         self.queue += served.queue_time
         self.inference += served.run_time
         if self.query.embedding:
             self._add_embedding(served.result.embedding, segment.end - segment.start)
-        self._rows.append(scores)
+        self._rows.append(np.array(scores, np.float32))
 
     def to_response(self, received: Received) -> pb.AnalyzeResponse:
         """Of audio that has at least one window."""

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EmotionServiceStub:
-    """Recognises emotions in speech. Every error carries google.rpc.ErrorInfo (reason, domain "speechemotion").
+    """Recognises emotions in speech. Every error of the server carries google.rpc.ErrorInfo (reason, domain "speechemotion");
+    what gRPC itself, a proxy or the client's own library refuses (a message too large, an unknown method, a deadline) does not.
     Load shedding is RESOURCE_EXHAUSTED with RetryInfo and grpc-retry-pushback-ms; UNAVAILABLE means draining or not ready.
     """
 
@@ -59,7 +60,8 @@ class EmotionServiceStub:
 
 
 class EmotionServiceServicer:
-    """Recognises emotions in speech. Every error carries google.rpc.ErrorInfo (reason, domain "speechemotion").
+    """Recognises emotions in speech. Every error of the server carries google.rpc.ErrorInfo (reason, domain "speechemotion");
+    what gRPC itself, a proxy or the client's own library refuses (a message too large, an unknown method, a deadline) does not.
     Load shedding is RESOURCE_EXHAUSTED with RetryInfo and grpc-retry-pushback-ms; UNAVAILABLE means draining or not ready.
     """
 
@@ -127,7 +129,8 @@ def add_EmotionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmotionService:
-    """Recognises emotions in speech. Every error carries google.rpc.ErrorInfo (reason, domain "speechemotion").
+    """Recognises emotions in speech. Every error of the server carries google.rpc.ErrorInfo (reason, domain "speechemotion");
+    what gRPC itself, a proxy or the client's own library refuses (a message too large, an unknown method, a deadline) does not.
     Load shedding is RESOURCE_EXHAUSTED with RetryInfo and grpc-retry-pushback-ms; UNAVAILABLE means draining or not ready.
     """
 
