@@ -5,6 +5,7 @@ import io
 import os
 
 import grpc
+import hypothesis
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -20,6 +21,10 @@ from server.telemetry import CallReport
 
 # Many servers run at once, some of them processes of their own.
 os.environ.setdefault("SPEECHEMOTION_METRICS_PORT", "0")
+
+# No test asserts a time, and the machine may be busy.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 
 # Otherwise looptime's hook makes a loop for the first test that has none, and nobody closes it.
 asyncio.set_event_loop(None)

@@ -25,7 +25,7 @@ REASONS = {
     "CHANNEL_OUT_OF_RANGE",
 }
 MAGIC = [data[:16] for data in FILES.values()]
-quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 def outcome(data, described):

@@ -146,7 +146,7 @@ MACHINES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(VISITS, max_size=40), MACHINES, POLICIES)
 def test_every_call_ends_once_and_nothing_is_left(visits, machines, policy):
     named = {str(number): machine for number, machine in enumerate(machines)}
@@ -156,7 +156,7 @@ def test_every_call_ends_once_and_nothing_is_left(visits, machines, policy):
     check(visits, named, outcome)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(VISITS, min_size=1, max_size=40))
 def test_only_the_guilty_and_those_who_leave_get_no_answer(visits):
     for visit in visits:

@@ -129,7 +129,7 @@ def same(found, expected):
 clips = st.lists(st.tuples(st.integers(400, 60_000), st.booleans()), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(clips)
 def test_every_batch_gets_the_answers_of_its_clips_alone(batched, alone, wanted):
     batch = [Utterance(speech_like(n, seed), frames) for seed, (n, frames) in enumerate(wanted)]

@@ -67,7 +67,7 @@ def close(found, expected):
     np.testing.assert_allclose(softmax(logits), softmax(expected_logits), rtol=0, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(batches)
 def test_a_padded_batch_answers_each_clip_as_if_it_were_alone(padded, samples):
     clips = [speech_like(n, seed) for seed, n in enumerate(samples)]
@@ -79,7 +79,7 @@ def test_a_padded_batch_answers_each_clip_as_if_it_were_alone(padded, samples):
     close(together, ([f[0] for f in frames], np.concatenate(embeddings), np.concatenate(logits)))
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(batches, st.randoms(use_true_random=False))
 def test_the_engine_answers_alike_in_every_company_and_order(native, samples, random):
     utterances = [Utterance(speech_like(n, seed), True) for seed, n in enumerate(samples)]

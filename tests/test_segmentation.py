@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import speech_emotion_client
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.streaming.decisions import SpeechEnded, SpeechStarted, Trigger
@@ -93,7 +93,6 @@ def test_an_interim_is_sent_while_speech_goes_on_and_not_in_its_pauses():
     assert interims == [4 * FRAME * n for n in (1, 2, 3, 4, 5, 7)]  # 24 frames end in the pause
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=120))
 def test_every_start_has_an_end_and_every_segment_lies_between(probabilities):
     audio = np.repeat(np.array(probabilities, np.float32), FRAME)
@@ -185,7 +184,6 @@ def test_where_windows_overlap_the_later_one_counts():
     assert timeline.speech() == 300
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 90), st.integers(1, 200), st.integers(0, 2)), min_size=1))
 def test_shares_sum_to_one_and_spans_never_overlap(steps):
     timeline, start = Timeline(3), 0

@@ -84,7 +84,7 @@ async def test_the_defaults_are_filled_in_and_told(client):
 
 
 @given(sizes=st.lists(st.integers(1, 9_000), min_size=1, max_size=30))
-@effort(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@effort(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_however_the_bytes_are_cut_the_events_are_the_same(client, sizes):
     data = pcm(1.3)
     chunks, at = [], 0
@@ -297,7 +297,7 @@ async def test_a_file_in_pieces_is_analysed_as_it_comes(client, container, subty
     st.integers(1, 3),
     st.lists(st.integers(0, 5_000), max_size=20),
 )
-@effort(max_examples=30, deadline=None)
+@effort(max_examples=30)
 def test_raw_samples_in_pieces_are_those_of_the_unary_decoder(rate, channels, sizes):
     described = RawFormat(encoding=Encoding.PCM_S16LE, sample_rate_hz=rate, channel_count=channels)
     data = pcm(0.6, rate=rate)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.audio import AudioLimits, RawFormat
@@ -60,7 +60,6 @@ def seen(decided: list) -> list[str]:
     ]
 
 
-@settings(deadline=None)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     interval=st.sampled_from([0, 1_700]),

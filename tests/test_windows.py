@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.streaming.decisions import Segment, TooShort, Trigger
@@ -55,7 +55,6 @@ def spans(decided, *, final: bool = True):
 cuts = st.lists(st.integers(0, 40_000), max_size=12)
 
 
-@settings(deadline=None)
 @given(cuts, st.sampled_from([0, 1600, 3000]))
 def test_windows_do_not_depend_on_how_the_audio_was_cut(cuts, interval):
     audio = ramp(20_123)
@@ -67,7 +66,6 @@ def test_windows_do_not_depend_on_how_the_audio_was_cut(cuts, interval):
     assert pieces == whole
 
 
-@settings(deadline=None)
 @given(cuts, st.sampled_from([0, 1600]))
 def test_speech_segments_do_not_depend_on_how_the_audio_was_cut(cuts, interval):
     audio = bursts((5, 0), (9, 0.9), (2, 0), (4, 0.9), (8, 0), (20, 0.9), (3, 0))[:-100]
@@ -79,7 +77,6 @@ def test_speech_segments_do_not_depend_on_how_the_audio_was_cut(cuts, interval):
     assert pieces == whole
 
 
-@settings(deadline=None)
 @given(cuts, st.integers(0, 20_000), st.integers(0, 20_000))
 def test_marked_segments_do_not_depend_on_how_the_audio_was_cut(cuts, one, other):
     audio = ramp(20_000)
@@ -97,7 +94,6 @@ def test_marked_segments_do_not_depend_on_how_the_audio_was_cut(cuts, one, other
     assert run(cuts) == run([])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60_000), st.integers(400, 9_000), st.integers(400, 9_000))
 def test_windows_cover_every_sample_that_the_model_can_hear(samples, window, hop):
     hop = min(hop, window)
@@ -182,7 +178,6 @@ def test_no_audio_makes_no_segment(plan):
     assert segmenter_for(plan, 400, lambda: loudness).finish() == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50_000), st.integers(0, 30_000)), max_size=20))
 def test_a_tape_returns_what_was_put_on_it(steps):
     tape, audio, at = Tape(), ramp(600_000), 0
