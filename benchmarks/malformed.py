@@ -61,10 +61,14 @@ def _malformed(dice: random.Random) -> bytes:
     texts = [b'{"audio_data":', b'{"audio_data":"%%%"}', b"[[[[", b'{"granularity":9e999}', b"nul",
              b'{"audio_data":"' + base64.b64encode(junk) + b'"}', junk]  # fmt: skip
     body = dice.choice(texts)
+    odd = dice.choice([b"grpc-timeout: NaN", b"grpc-timeout: 10", b"grpc-encoding: zzz",
+                       b"grpc-status: abc", b"grpc-retry-pushback-ms: x", b"x-foo-bin: !!!",
+                       b"grpc-previous-rpc-attempts: x", b"lb-cost-bin: A", b"x!: 1"])  # fmt: skip
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     return dice.choice(
         [
             head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body,
+            head.encode() + odd + f"\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body,
             head.encode() + b"transfer-encoding: chunked\r\n\r\n" + junk,
             head.encode() + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + body,
             preface + junk,

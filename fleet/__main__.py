@@ -15,23 +15,22 @@ from typing import Any, TextIO
 from yaml import YAMLError
 
 from fleet.companions import companions, sharing
-from fleet.compose import BadEdit, compose
+from fleet.compose import BadEdit, compose, variants
 from fleet.edge import equip
 from fleet.local import START_PATIENCE, STOP_PATIENCE, Fleet
-from fleet.plan import PROFILES, Ports, default_ports, replica
-from fleet.process import Died, answers
+from fleet.plan import PROFILES, default_ports, replica
+from fleet.ports import taken
+from fleet.process import Died, first_of
+from fleet.state import FOLDER, LOG, STATE, health, hints, supervisor_id, write_state
 
-FOLDER = Path("build/fleet")
-STATE = FOLDER / "state.json"
-LOG = FOLDER / "fleet.log"
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> None:
     chosen = _parse()
     commands: dict[str, Callable[[], int]] = {
-        "up": _up,
-        "supervise": lambda: asyncio.run(_supervise(chosen)),
+        "up": lambda: _up(chosen),
+        "supervise": lambda: _supervised(chosen),
         "down": _down,
         "status": _status,
         "restart": lambda: _tell(
@@ -50,11 +49,17 @@ def _parse() -> argparse.Namespace:
     commands = ["up", "down", "status", "restart", "restart-envoy", "logs", "supervise"]
     parser.add_argument("command", choices=commands)
     parser.add_argument("--profile", choices=PROFILES, default="local")
-    parser.add_argument("--variant", action="append", default=[], help="of envoy/variants")
-    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--variant", action="append", default=[], choices=variants())
+    parser.add_argument("--replicas", type=_number, default=3)
     parser.epilog = "What follows -- are flags of the replicas, as of speech-emotion-server."
     ours, flags = split_flags(sys.argv[1:])
     return parser.parse_args(ours, argparse.Namespace(flags=flags))
+
+
+def _number(word: str) -> int:
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is no number from 1 on")
+    return int(word)
 
 
 def split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -63,10 +68,13 @@ def split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:at]), list(words[at + 1 :])
 
 
-def _up() -> int:
+def _up(chosen: argparse.Namespace) -> int:
     """Starts a supervisor in the background and waits until everything is ready."""
-    if _supervisor():
+    if supervisor_id():
         print("The fleet is up already; `make down` ends it.", file=sys.stderr)
+        return 1
+    if busy := taken(default_ports(chosen.replicas)):
+        print(f"Somebody listens on port {', '.join(map(str, busy))} already.", file=sys.stderr)
         return 1
     FOLDER.mkdir(parents=True, exist_ok=True)
     STATE.unlink(missing_ok=True)
@@ -83,20 +91,29 @@ def _up() -> int:
     while not STATE.exists() and supervisor.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     if not STATE.exists():
-        print(f"The fleet did not start; the end of {LOG}:", file=sys.stderr)
-        print(*LOG.read_text().splitlines()[-15:], sep="\n", file=sys.stderr)
+        last = LOG.read_text().splitlines()[-1:] or ["The supervisor said nothing."]
+        print(f"{last[0]}\nAll that was said is in {LOG}.", file=sys.stderr)
         return 1
     return _status()
+
+
+def _supervised(chosen: argparse.Namespace) -> int:
+    """What went wrong is the last line of the log."""
+    try:
+        return asyncio.run(_supervise(chosen))
+    except (BadEdit, Died, OSError, YAMLError, ExceptionGroup) as error:
+        print(f"The fleet did not start: {first_of(error)}", flush=True)
+        return 1
 
 
 async def _supervise(chosen: argparse.Namespace) -> int:
     ports = default_ports(chosen.replicas)
     others, skipped = companions(ports, FOLDER)
-    variants = [*([] if chosen.profile == "local" else [chosen.profile]), *chosen.variant]
+    applied = [*([] if chosen.profile == "local" else [chosen.profile]), *chosen.variant]
     fleet = Fleet(
         FOLDER,
         ports,
-        _configuration(variants),
+        _configuration(applied),
         replicas=[
             replica(n, ports, [*sharing(others), *chosen.flags]) for n in range(chosen.replicas)
         ],
@@ -109,28 +126,28 @@ async def _supervise(chosen: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         loop.add_signal_handler(number, orders.put_nowait, number)
     async with fleet:
-        _write_state(chosen.profile, fleet, skipped)
-        while (order := await _next_order(orders, fleet, variants)) is not None:
-            _write_state(chosen.profile, fleet, skipped, done=order)
+        write_state(chosen.profile, fleet, skipped)
+        while (order := await _next_order(orders, fleet, applied)) is not None:
+            write_state(chosen.profile, fleet, skipped, done=order)
     STATE.unlink(missing_ok=True)
     return 0
 
 
-def _configuration(variants: Sequence[str]) -> dict[str, Any]:
-    config = compose(variants)
-    if variants:
+def _configuration(applied: Sequence[str]) -> dict[str, Any]:
+    config = compose(applied)
+    if applied:
         equip(config, FOLDER)
     return config
 
 
 async def _next_order(
-    orders: "asyncio.Queue[signal.Signals]", fleet: Fleet, variants: Sequence[str]
+    orders: "asyncio.Queue[signal.Signals]", fleet: Fleet, applied: Sequence[str]
 ) -> str | None:
     """Obeys a signal, unless one to stop comes meanwhile; what was done, or None: stop."""
     order = await orders.get()
     if order in STOP:
         return None
-    work = asyncio.create_task(_obey(order, fleet, variants))
+    work = asyncio.create_task(_obey(order, fleet, applied))
     while not work.done():
         following = asyncio.create_task(orders.get())
         await asyncio.wait({work, following}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,12 +159,12 @@ async def _next_order(
     return work.result()
 
 
-async def _obey(order: signal.Signals, fleet: Fleet, variants: Sequence[str]) -> str:
+async def _obey(order: signal.Signals, fleet: Fleet, applied: Sequence[str]) -> str:
     if order is signal.SIGHUP:
         await fleet.roll()
         return "rolled"
     try:
-        await fleet.restart_envoy(_configuration(variants))
+        await fleet.restart_envoy(_configuration(applied))
     except (BadEdit, Died, OSError, YAMLError) as error:
         print(f"fleet      | Envoy was not restarted: {error}", flush=True)
         return "refused"
@@ -162,40 +179,14 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
     return write
 
 
-def _write_state(profile: str, fleet: Fleet, skipped: dict[str, str], *, done: str = "") -> None:
-    state = {
-        "pid": os.getpid(),
-        "profile": profile,
-        "done": done,  # the last order
-        "skipped": skipped,
-        "processes": [
-            {"name": p.program.name, "address": p.program.address, "ready": p.program.ready}
-            for p in fleet.processes
-        ],
-    }
-    beside = STATE.with_suffix(".new")
-    beside.write_text(json.dumps(state))
-    beside.rename(STATE)
-
-
-def _supervisor() -> int | None:
-    """The process id of a running supervisor of this folder; a stale file is none."""
-    try:
-        pid = int(json.loads(STATE.read_text())["pid"])
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError, KeyError):
-        return None
-    return pid if b"fleet" in words and b"supervise" in words else None
-
-
 def _down() -> int:
-    pid = _supervisor()
+    pid = supervisor_id()
     if not pid:
         print("No fleet is up.")
         return 0
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * STOP_PATIENCE
-    while Path(f"/proc/{pid}").exists() and _supervisor() == pid:
+    while Path(f"/proc/{pid}").exists() and supervisor_id() == pid:
         if time.monotonic() > deadline:
             print(f"Process {pid} has not ended; see {LOG}.", file=sys.stderr)
             return 1
@@ -205,7 +196,7 @@ def _down() -> int:
 
 
 def _tell(order: signal.Signals, what: str) -> int:
-    pid = _supervisor()
+    pid = supervisor_id()
     if not pid:
         print("No fleet is up.", file=sys.stderr)
         return 1
@@ -215,41 +206,24 @@ def _tell(order: signal.Signals, what: str) -> int:
 
 
 def _status() -> int:
-    if not _supervisor():
+    if not supervisor_id():
         print("No fleet is up.")
         return 1
     state: dict[str, Any] = json.loads(STATE.read_text())
-    healthy = asyncio.run(_health(state))
+    healthy = asyncio.run(health(state))
     for process in state["processes"]:
         mark = "ready" if healthy[process["name"]] else "NOT READY"
         print(f"{process['name']:<12} {process['address']:<18} {mark}")
     for name, reason in state["skipped"].items():
         print(f"{name:<12} {'-':<18} skipped: {reason}")
-    print(_hints(state["profile"]))
+    print(hints(state["profile"]))
     return 0 if all(healthy.values()) else 1
 
 
-async def _health(state: dict[str, Any]) -> dict[str, bool]:
-    names = [process["name"] for process in state["processes"]]
-    found = await asyncio.gather(*(answers(process["ready"]) for process in state["processes"]))
-    return dict(zip(names, found, strict=True))
-
-
-def _hints(profile: str) -> str:
-    ports = Ports()
-    if profile == "edge":
-        key = (FOLDER / "key").read_text().strip()
-        extra = f"--cacert {FOLDER}/certs/ca.pem -H 'x-api-key: {key}' https"
-    else:
-        extra = "http"
-    return (
-        f"\n  curl --data-binary @YOUR.wav {extra}://localhost:{ports.door}/api/v1/analyze:upload\n"
-        f"  API description: /openapi.json; logs: make logs; new replicas: make restart; "
-        "end: make down"
-    )
-
-
 def _logs() -> int:
+    if not supervisor_id():
+        print(f"No fleet is up; what the last one said is in {LOG}.", file=sys.stderr)
+        return 1
     try:
         return subprocess.call(["tail", "-n", "100", "-F", str(LOG)])
     except KeyboardInterrupt:

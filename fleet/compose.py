@@ -26,13 +26,18 @@ class BadEdit(Exception):
     """A variant names a place that is not there."""
 
 
-def compose(variants: Iterable[str], folder: Path = FOLDER) -> dict[str, Any]:
+def compose(applied: Iterable[str], folder: Path = FOLDER) -> dict[str, Any]:
     """The configuration as plain data. Raises BadEdit; OSError for a variant that is not there."""
     config: dict[str, Any] = yaml.safe_load((folder / "envoy.yaml").read_text())
-    for variant in variants:
+    for variant in applied:
         for edit in yaml.safe_load((folder / "variants" / f"{variant}.yaml").read_text()):
             apply(config, edit)
     return config
+
+
+def variants(folder: Path = FOLDER) -> list[str]:
+    """What can be applied."""
+    return sorted(file.stem for file in (folder / "variants").glob("*.yaml"))
 
 
 def apply(config: dict[str, Any], edit: Mapping[str, Any]) -> None:

@@ -33,8 +33,8 @@ def read_keys(folder: Path) -> list[dict[str, str]]:
     file = folder / "keys.yaml"
     if not file.exists():
         key = secrets.token_urlsafe(24)
-        _write_secret(file, yaml.safe_dump([{"key": key, "client": "demo"}]))
-        _write_secret(folder / "key", key)
+        write_secret(file, yaml.safe_dump([{"key": key, "client": "demo"}]))
+        write_secret(folder / "key", key)
     found: list[dict[str, str]] = yaml.safe_load(file.read_text())
     return found
 
@@ -45,11 +45,11 @@ def make_certificates(folder: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     gateway = authority.issue_cert("localhost", "127.0.0.1")
-    _write_secret(folder / "gateway.key", gateway.private_key_pem.bytes().decode())
+    write_secret(folder / "gateway.key", gateway.private_key_pem.bytes().decode())
     chain = b"".join(blob.bytes() for blob in gateway.cert_chain_pems)
     (folder / "gateway.pem").write_bytes(chain)
     client = authority.issue_cert("client-1.speechemotion.test")
-    _write_secret(folder / "client.key", client.private_key_pem.bytes().decode())
+    write_secret(folder / "client.key", client.private_key_pem.bytes().decode())
     (folder / "client.pem").write_bytes(client.cert_chain_pems[0].bytes())
     make_token_keys(folder)
     (folder / "sds.json").write_text(json.dumps(_secrets(folder)))
@@ -59,7 +59,7 @@ def make_token_keys(folder: Path) -> None:
     """A key that signs JSON web tokens, and the set of public keys that Envoy checks them with."""
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _write_secret(folder / "jwt.key", pem.decode())
+    write_secret(folder / "jwt.key", pem.decode())
     point = key.public_key().public_numbers()
     coordinates = {"x": point.x, "y": point.y}
     public = {name: _base64url(value.to_bytes(32)) for name, value in coordinates.items()}
@@ -91,6 +91,8 @@ def _point_to(config: Any, certificates: Path) -> None:
             config[key] = str(certificates) + value.removeprefix("build/fleet/certs")
 
 
-def _write_secret(file: Path, text: str) -> None:
+def write_secret(file: Path, text: str) -> None:
+    """For nobody else to read."""
     file.touch(mode=0o600)
+    file.chmod(0o600)  # it may have been there
     file.write_text(text)

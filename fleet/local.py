@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fleet.companions import scrape_config
+from fleet.edge import write_secret
 from fleet.plan import (
     CANARY,
     HOST,
@@ -141,13 +142,14 @@ class Fleet:
 
     def _write_files(self) -> None:
         (self.folder / "endpoints").mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
         self.announce(self.ports.replicas)
         self._write_envoy(self.config)
         (self.folder / "prometheus.json").write_text(scrape_config(self.ports))
 
     def _write_envoy(self, config: dict[str, Any]) -> None:
         place(config, self.ports, self.folder)
-        (self.folder / "envoy.json").write_text(json.dumps(config, indent=1))
+        write_secret(self.folder / "envoy.json", json.dumps(config, indent=1))  # keys of callers
         self.config = config
 
     async def _start(self, process: Process) -> None:

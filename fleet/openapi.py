@@ -44,9 +44,12 @@ WELL_KNOWN: dict[str, Json] = {
 REFUSALS = {
     "400": "Not audio, out of range, or not as this document says (INVALID_ARGUMENT).",
     "401": "No key, or a wrong one, where keys are asked for (UNAUTHENTICATED).",
+    "403": "The key or token does not allow this call (PERMISSION_DENIED).",
     "404": "There is no such model or path (NOT_FOUND).",
     "413": "The body is larger than the gateway takes.",
     "429": "Busy, or over the quota (RESOURCE_EXHAUSTED); come back after Retry-After.",
+    "500": "A fault of the server (INTERNAL); its message has an id that is in the log.",
+    "502": "A replica broke off while it answered (UNAVAILABLE); try again.",
     "503": "No replica is ready (UNAVAILABLE).",
     "504": "The deadline passed (DEADLINE_EXCEEDED).",
 }

@@ -16,6 +16,13 @@ class Died(Exception):
     """A process ended by itself before it was ready."""
 
 
+def first_of(error: BaseException) -> BaseException:
+    """Of several that happened together, the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class Process:
     """`write` gets its output, one labelled line at a time."""
 
@@ -24,6 +31,7 @@ class Process:
         self._write = write
         self._child: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._last = "it said nothing"  # line of its output
 
     def __repr__(self) -> str:
         return f"<Process {self.program.name} pid={self.pid}>"
@@ -50,7 +58,8 @@ class Process:
         """Waits until it answers. Raises Died if it ends instead."""
         while not await answers(self.program.ready):
             if not self.pid:
-                raise Died(f"{self.program.name} ended before it was ready; see the log")
+                await self.ended()  # with its last words
+                raise Died(f"{self.program.name} ended before it was ready: {self._last}")
             await asyncio.sleep(POLL)
 
     def send(self, number: signal.Signals) -> None:
@@ -78,7 +87,9 @@ class Process:
 
     async def _label(self, output: asyncio.StreamReader) -> None:
         while line := await output.readline():
-            self._write(f"{self.program.name:<10} | {line.decode(errors='replace').rstrip()}\n")
+            text = line.decode(errors="replace").rstrip()
+            self._last = text or self._last
+            self._write(f"{self.program.name:<10} | {text}\n")
 
 
 async def answers(url: str) -> bool:

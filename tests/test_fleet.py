@@ -1,8 +1,10 @@
 """Composing configurations, and what is generated from the protos; without starting anything."""
 
 import json
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from fleet.api import compile_protos, without_comments
 from fleet.companions import companions
-from fleet.compose import HTTP, BadEdit, apply, compose, find, to_yaml
+from fleet.compose import HTTP, SHORT, BadEdit, apply, compose, find, to_yaml
 from fleet.edge import equip
+from fleet.local import Fleet
 from fleet.openapi import to_openapi
-from fleet.plan import CANARY, default_ports, endpoints, place
+from fleet.plan import CANARY, HOST, Program, default_ports, endpoints, place
+from fleet.ports import beside, taken
+from fleet.process import first_of
 from fleet.strict import to_lua
 
 VARIANTS = sorted(file.stem for file in Path("envoy/variants").glob("*.yaml"))
@@ -131,3 +136,64 @@ def test_everything_that_a_fleet_listens_on_is_on_loopback(tmp_path):
     addresses = [one["address"]["socket_address"]["address"] for one in listeners]
     assert set(addresses) == {"127.0.0.1"}
     assert all(one.address.startswith("127.0.0.1:") for one in programs)
+
+
+def fleet_command(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fleet", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", [["--variant", "nope"], ["--replicas", "0"], ["--replicas", "-1"], ["--profile", "x"]]
+)
+def test_a_fleet_that_makes_no_sense_is_refused_before_anything_starts(words):
+    ended = fleet_command("up", *words)
+
+    assert ended.returncode == 2
+    assert f"error: argument {words[0]}: " in ended.stderr.splitlines()[-1]
+
+
+def test_ports_of_others_are_named():
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        ports = replace(default_ports(0), door=port)
+
+        assert port in taken(ports)
+
+    assert port not in taken(ports)
+
+
+async def test_what_could_not_start_says_so_in_its_own_words(tmp_path):
+    words = (sys.executable, "-c", "import sys; sys.exit('No such flag: --nope')")
+    program = Program("replica-1", words, f"{HOST}:1", f"tcp://{HOST}:1")
+    lines: list[str] = []
+    ports = beside(1)
+    fleet = Fleet(tmp_path, ports, compose([]), replicas=[program], write=lines.append)
+
+    with pytest.raises(ExceptionGroup) as failure:
+        await fleet.__aenter__()
+
+    assert str(first_of(failure.value)).endswith("before it was ready: No such flag: --nope")
+
+
+async def test_keys_that_callers_use_are_for_nobody_else_to_read(tmp_path):
+    file = tmp_path / "envoy.json"
+    file.touch(mode=0o644)
+    dies = Program("replica-1", (sys.executable, "-c", ""), f"{HOST}:1", f"tcp://{HOST}:1")
+    fleet = Fleet(tmp_path, beside(1), compose([]), replicas=[dies], write=print)
+
+    with pytest.raises(ExceptionGroup):
+        await fleet.__aenter__()
+
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("variant", ["", *VARIANTS])
+def test_every_variant_looks_at_headers_before_it_routes(variant):
+    config = compose([variant] if variant else [])
+    routes = [one["name"] for one in find(config, f"{SHORT['HOST']}/routes")]
+    removed = find(config, f"{HTTP}/early_header_mutation_extensions/0/typed_config/mutations")
+
+    assert routes[:2] == ["bad-deadline", "bad-encoding"]
+    assert {"remove": "grpc-status"} in removed
