@@ -61,6 +61,17 @@ async def running(
         raise
 
 
+def visit(url: str | None = None, **options) -> aiohttp.ClientSession:
+    """Reads every answer at once: one that is dropped unread leaves a connection open."""
+
+    async def read(_session, _context, end) -> None:
+        await end.response.read()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(read)
+    return aiohttp.ClientSession(url, trace_configs=[trace], **options)
+
+
 async def until(condition, *, patience: float = 20.0) -> None:
     """Waits until the coroutine function says True."""
     async with asyncio.timeout(patience):
@@ -86,7 +97,7 @@ async def logged(fleet: Fleet, request_id: str) -> dict:
 async def calls_of(fleet: Fleet, number: int) -> int:
     """How many calls a replica has answered well."""
     url = f"http://127.0.0.1:{fleet.ports.probes[number]}/metrics"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+    async with visit() as session, session.get(url) as answer:
         text = await answer.text()
     lines = [line for line in text.splitlines() if line.startswith("emotion_api_calls_total{")]
     return sum(int(float(line.rpartition(" ")[2])) for line in lines if 'code="OK"' in line)
@@ -95,7 +106,7 @@ async def calls_of(fleet: Fleet, number: int) -> int:
 async def statistics(fleet: Fleet, matching: str) -> dict[str, int]:
     """Envoy's counters and gauges whose names match."""
     url = f"http://127.0.0.1:{fleet.ports.admin}/stats?filter={matching}"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+    async with visit() as session, session.get(url) as answer:
         lines = (await answer.text()).splitlines()
     pairs = (line.rpartition(": ") for line in lines)
     return {name: int(value) for name, _, value in pairs if value.isdigit()}

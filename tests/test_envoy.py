@@ -7,11 +7,10 @@ import json
 import socket
 import struct
 
-import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
-from fleets import calls_of, logged, running, statistics, until
+from fleets import calls_of, logged, running, statistics, until, visit
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -50,7 +49,7 @@ async def direct(fleet):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def http(fleet):
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{fleet.ports.door}") as session:
+    async with visit(f"http://127.0.0.1:{fleet.ports.door}") as session:
         yield session
 
 
@@ -322,7 +321,7 @@ async def test_admin_and_metrics_listen_on_loopback_only(fleet):
 
 
 async def test_the_metrics_port_shows_nothing_but_metrics(fleet):
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{fleet.ports.metrics}") as session:
+    async with visit(f"http://127.0.0.1:{fleet.ports.metrics}") as session:
         metrics = await session.get("/metrics")
         others = [await session.post("/quitquitquit"), await session.get("/config_dump")]
 

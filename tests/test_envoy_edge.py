@@ -12,7 +12,7 @@ import grpc
 import pytest
 import pytest_asyncio
 import yaml
-from fleets import logged, running, sent_to_replicas
+from fleets import logged, running, sent_to_replicas, visit
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -50,7 +50,7 @@ def http(fleet):
     async def session(address: str):
         connector = aiohttp.TCPConnector(ssl=trust, local_addr=(address, 0))
         url = f"https://127.0.0.1:{fleet.ports.door}"
-        async with aiohttp.ClientSession(url, connector=connector) as session:
+        async with visit(url, connector=connector) as session:
             yield session
 
     return session
@@ -186,7 +186,7 @@ async def test_health_and_the_description_of_the_api_need_no_key(http):
 
 
 async def test_who_does_not_speak_tls_is_not_heard(fleet):
-    async with aiohttp.ClientSession() as session:
+    async with visit() as session:
         with pytest.raises(aiohttp.ClientError):
             await session.get(f"http://127.0.0.1:{fleet.ports.door}/health")
 

@@ -3,11 +3,10 @@
 import asyncio
 import signal
 
-import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
-from fleets import calls_of, running, statistics, until
+from fleets import calls_of, running, statistics, until, visit
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -129,7 +128,7 @@ async def test_an_envoy_whose_memory_is_full_says_that_it_is_busy(tmp_path):
     config = compose([])
     heap = config["overload_manager"]["resource_monitors"][0]["typed_config"]
     heap["max_heap_size_bytes"] = 2**20
-    async with running(tmp_path, config, replicas=1) as full, aiohttp.ClientSession() as session:
+    async with running(tmp_path, config, replicas=1) as full, visit() as session:
         url, answers = f"http://127.0.0.1:{full.ports.door}/api/v1/analyze", []
 
         async def refused_for_load() -> bool:

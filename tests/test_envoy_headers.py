@@ -3,11 +3,10 @@
 import asyncio
 import struct
 
-import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
-from fleets import running
+from fleets import running, visit
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -50,7 +49,7 @@ async def fleet(tmp_path_factory):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def http(fleet):
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{fleet.ports.door}") as session:
+    async with visit(f"http://127.0.0.1:{fleet.ports.door}") as session:
         yield session
 
 
@@ -118,6 +117,15 @@ async def test_a_header_that_no_caller_has_to_send_changes_nothing(
         assert answer.status == 200
         assert await by_grpc(http, message, name, value) == ("0", "")
 
+    await assert_nobody_noticed(fleet, message)
+
+
+async def test_a_call_without_te_is_answered_and_ejects_no_replica(fleet, http, message):
+    headers = {"content-type": "application/grpc"}
+
+    answers = [await http.post(PATH, data=framed(message), headers=headers) for _ in range(12)]
+
+    assert [ANSWERED in await one.read() for one in answers] == [True] * len(answers)
     await assert_nobody_noticed(fleet, message)
 
 

@@ -12,7 +12,7 @@ import grpc
 import jwt
 import pytest
 import trustme
-from fleets import calls_of, logged, running, sent_to_replicas, statistics, until
+from fleets import calls_of, logged, running, sent_to_replicas, statistics, until, visit
 from speechemotion.v1 import emotion_service_pb2 as pb
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -86,7 +86,7 @@ async def test_tokens_are_checked_and_their_subject_names_the_caller(tmp_path, c
             answer = await session.post("/api/v1/analyze", json=body, headers=headers)
             return answer.status
 
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{fleet.ports.door}") as session:
+        async with visit(f"http://127.0.0.1:{fleet.ports.door}") as session:
             refused = {
                 "none": await status(None),
                 "expired": await status(token(exp=time.time() - 3600)),
@@ -118,7 +118,7 @@ async def test_only_clients_with_our_certificate_get_in_and_it_names_them(tmp_pa
             url = f"https://127.0.0.1:{fleet.ports.door}"
             body = {"audio_data": base64.b64encode(tone(0.2)).decode()}
             headers = {"x-request-id": "named", "x-client-id": "bob"}
-            async with aiohttp.ClientSession(url, connector=connector) as session:
+            async with visit(url, connector=connector) as session:
                 answer = await session.post("/api/v1/analyze", json=body, headers=headers)
                 return answer.status
 

@@ -8,7 +8,7 @@ import signal
 import aiohttp
 import grpc
 import pytest
-from fleets import Log, running, until
+from fleets import Log, running, until, visit
 from speech_emotion_client import AsyncClient, FixedWindow, Segment, SessionStarted
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
@@ -106,13 +106,13 @@ async def test_a_configuration_that_envoy_refuses_leaves_the_old_one_in_place(tm
         with pytest.raises(Died):
             await fleet.restart_envoy(broken)
 
-        async with aiohttp.ClientSession() as session:
+        async with visit() as session:
             answer = await session.get(f"http://127.0.0.1:{fleet.ports.door}/health")
         assert (answer.status, fleet.envoy.pid) == (200, old)
 
 
 async def test_an_envoy_that_dies_is_started_again_and_can_be_replaced_after_that(tmp_path):
-    async with running(tmp_path, replicas=1) as fleet, aiohttp.ClientSession() as session:
+    async with running(tmp_path, replicas=1) as fleet, visit() as session:
 
         async def answers() -> bool:
             try:
@@ -145,7 +145,7 @@ async def test_what_this_machine_has_runs_beside_the_fleet(tmp_path):
         envoy_drain=0,
         write=log.append,
     )
-    async with fleet, aiohttp.ClientSession(f"http://127.0.0.1:{ports.prometheus}") as session:
+    async with fleet, visit(f"http://127.0.0.1:{ports.prometheus}") as session:
 
         async def scraped() -> bool:
             answer = await session.get("/api/v1/query", params={"query": "up"})
