@@ -29,6 +29,7 @@ from server.service.callers import Callers, read_keys
 from server.service.calls import Calls
 from server.service.door import Door
 from server.service.malformed import Registry
+from server.service.received import receive
 from server.service.stream import Streams
 from server.service.stream_store import SessionStore
 from server.service.upload import Uploads
@@ -220,7 +221,7 @@ def _make_rpcs(
 
 
 def _add_services(settings: Settings, server: grpc.aio.Server, rpcs: _Rpcs) -> Health:
-    registry = Registry(server, rpcs.calls)
+    registry = Registry(server, rpcs.calls, {f"{emotion.NAME}/Analyze": receive})
     add_EmotionServiceServicer_to_server(rpcs.emotions, registry)
     add_ModelServiceServicer_to_server(rpcs.catalogue, registry)
     if settings.channelz:

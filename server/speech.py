@@ -22,10 +22,28 @@ HOP = 320
 Waveform = NDArray[np.float32]
 """Mono samples in [-1, 1] at SAMPLE_RATE; shape (samples,)."""
 
+Samples = NDArray[np.float32] | NDArray[np.int16]
+"""A Waveform, or the 16 bits that were sent, of which 32768 would be 1: half the memory."""
+
+ONE_STEP = np.float32(1 / 32768)
+"""Of 16 bits."""
+
 Matrix = NDArray[np.float32]
 """A row for each frame."""
 
 Vector = NDArray[np.float32]
+
+
+def scaled(samples: NDArray[np.int16]) -> NDArray[np.float32]:
+    """16 bits to [-1, 1), a new array of the same shape."""
+    wide = samples.astype(np.float32)
+    wide *= ONE_STEP  # in two steps: numpy multiplies mixed types in small buffers
+    return wide
+
+
+def as_waveform(samples: Samples) -> Waveform:
+    """The same samples; a new array if they were 16 bits."""
+    return scaled(samples) if samples.dtype == np.int16 else samples  # type: ignore[arg-type,return-value]  # numpy has no such guard
 
 
 def frame_count(samples: int) -> int:
@@ -64,7 +82,7 @@ class Notice:
 class Audio:
     """One decoded request: what the model will hear, and where it came from."""
 
-    waveform: Waveform
+    samples: Samples
     source_rate_hz: int
     source_channels: int
     container: str  # "wav", "flac", "ogg/opus", ...; "raw" if the caller described it
@@ -72,15 +90,24 @@ class Audio:
 
     @property
     def duration_ms(self) -> int:
-        return round(1000 * len(self.waveform) / SAMPLE_RATE)
+        return round(1000 * len(self.samples) / SAMPLE_RATE)
+
+    @property
+    def waveform(self) -> Waveform:
+        return as_waveform(self.samples)
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """One place in a batch."""
 
-    waveform: Waveform
+    samples: Samples
     frames: bool = False  # also wants logits and embeddings of every frame
+
+    @property
+    def waveform(self) -> Waveform:
+        """Made for the engine, in its thread: while it waits, an utterance stays small."""
+        return as_waveform(self.samples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

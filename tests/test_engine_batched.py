@@ -18,7 +18,7 @@ from server.engine.cuda import CudaDevice, is_full
 from server.engine.model import Emotion2vec
 from server.engine.native import NativeEngine
 from server.engine.normal import normalise_rows
-from server.speech import HOP, SAMPLE_RATE, WINDOW, Utterance, frame_count, softmax
+from server.speech import HOP, SAMPLE_RATE, WINDOW, Utterance, as_waveform, frame_count, softmax
 
 EXTRA = 10
 
@@ -138,6 +138,17 @@ def test_every_batch_gets_the_answers_of_its_clips_alone(batched, alone, wanted)
 
     for one, answer in zip(batch, found, strict=True):
         same(answer, alone.infer([one])[0])
+
+
+def test_sixteen_bits_get_the_answers_of_the_same_samples_as_floats(batched, alone):
+    clips = [(20_000 * speech_like(n, n)).astype(np.int16) for n in (9_000, 12_345)]
+    floats = alone.infer([Utterance(as_waveform(clip), frames=True) for clip in clips])
+
+    for engine in (batched, alone):
+        found = engine.infer([Utterance(clip, frames=True) for clip in clips])
+
+        for ours, theirs in zip(found, floats, strict=True):
+            same(ours, theirs)
 
 
 def test_a_clip_longer_than_every_graph_runs_without_one(batched, alone, device):

@@ -36,7 +36,8 @@ class NullEngine(FakeEngine):
 
 
 def _predict(one: Utterance) -> Prediction:
-    probabilities = scores(one.waveform, scale=32768 / 64)
+    scale = 1 / 64 if one.samples.dtype == np.int16 else 32768 / 64
+    probabilities = scores(one.samples, scale)
     return Prediction(logits=np.log(probabilities), embedding=EMBEDDING)
 
 

@@ -18,13 +18,14 @@ from server.audio.limits import (
     check_rate,
     check_samples,
 )
-from server.audio.raw import Encoding, RawFormat, open_raw, scaled, stored_samples
+from server.audio.raw import Encoding, RawFormat, open_raw, stored_samples
 from server.audio.resample import Resampler, mix
 from server.audio.sniff import is_cut_short, recognise
 from server.audio.source import Block, Source
 from server.speech import SAMPLE_RATE, Audio, InvalidInput, Notice, Waveform
 
-_FULL_SCALE_16 = np.uint16(32767)  # the largest 16-bit sample
+_LARGEST_16 = 32767
+_FULL_SCALE_16 = np.uint16(_LARGEST_16)
 _TWO = np.uint16(2)
 _FULL_SCALE = np.float32(32767 / 32768)
 _CLIPPED_SHARE = 1e-3  # of the samples at full scale; below it are peaks, not distortion
@@ -42,8 +43,8 @@ class Listened:
     damaged: bool  # the decoder gave up before the end
 
 
-def decode(data: bytes, described: RawFormat | None, limits: AudioLimits) -> Audio:
-    """The waveform in `data`; blocks for milliseconds, may be called from any thread.
+def decode(data: bytes | memoryview, described: RawFormat | None, limits: AudioLimits) -> Audio:
+    """The samples in `data`; blocks for milliseconds, may be called from any thread.
 
     A file that breaks off is analysed up to there, with the notice AUDIO_TRUNCATED. Other notices:
     AUDIO_CLIPPED, RESAMPLED_FROM_LOW_RATE. Samples outside [-1, 1] stay as they are,
@@ -57,6 +58,7 @@ def decode(data: bytes, described: RawFormat | None, limits: AudioLimits) -> Aud
     described = described or _AS_CONTAINER
     if is_plain(described):
         return _decode_plain(data, described, limits)
+    data = bytes(data)
     with ExitStack() as stack:
         source = _open(data, described, limits, stack)
         check_rate(source.rate_hz, "audio_data", limits)
@@ -65,7 +67,7 @@ def decode(data: bytes, described: RawFormat | None, limits: AudioLimits) -> Aud
         listened = listen(source, described.channel_index, limits)
     _check(listened, source, limits)
     return Audio(
-        waveform=listened.waveform,
+        samples=listened.waveform,
         source_rate_hz=source.rate_hz,
         source_channels=source.channels,
         container=source.container,
@@ -82,13 +84,13 @@ def is_plain(described: RawFormat) -> bool:
     )
 
 
-def _decode_plain(data: bytes, described: RawFormat, limits: AudioLimits) -> Audio:
+def _decode_plain(data: bytes | memoryview, described: RawFormat, limits: AudioLimits) -> Audio:
     samples = stored_samples(data, described, Encoding.PCM_S16LE, limits)[:, 0]
     check_channel_index(described.channel_index, 1)
     check_duration(len(samples) / SAMPLE_RATE, limits)
     check_samples(len(samples), limits)
     return Audio(
-        waveform=scaled(samples),
+        samples=samples,
         source_rate_hz=SAMPLE_RATE,
         source_channels=1,
         container="raw",
@@ -164,6 +166,8 @@ def _count_clipped(heard: Block) -> int:
 
 def _count_clipped_16(samples: NDArray[np.int16]) -> int:
     """Those at 32767, -32768 and -32767, which are neighbours once the sign is a mere bit."""
+    if samples.max() < _LARGEST_16 and samples.min() > -_LARGEST_16:
+        return 0
     return int(np.count_nonzero(samples.view("<u2") - _FULL_SCALE_16 <= _TWO))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.audio.limits import AudioLimits, check_channels, check_rate
-from server.audio.sniff import has_magic
+from server.audio.sniff import MAGIC_BYTES, has_magic
 from server.audio.source import Block, Source
-from server.speech import InvalidInput
+from server.speech import InvalidInput, scaled
 
 RAW_FRAMES = 1 << 17
 """Of a block: nothing can be damaged, and few large blocks cost less than many small ones."""
@@ -55,7 +55,6 @@ def _alaw_values() -> NDArray[np.float32]:
     return (np.where(code & 128, magnitude, -magnitude) / 4096).astype(np.float32)
 
 
-_ONE_STEP = np.float32(1 / 32768)
 _MULAW, _ALAW = _mulaw_values(), _alaw_values()
 _STORED: Mapping[Encoding, np.dtype[Any]] = {
     Encoding.PCM_S16LE: np.dtype("<i2"),
@@ -81,10 +80,10 @@ def open_raw(data: bytes, described: RawFormat, encoding: Encoding, limits: Audi
 
 
 def stored_samples(
-    data: bytes, described: RawFormat, encoding: Encoding, limits: AudioLimits
+    data: bytes | memoryview, described: RawFormat, encoding: Encoding, limits: AudioLimits
 ) -> NDArray[Any]:
     """`data` as it is stored, shape (frames, channels). Raises what `open_raw` raises."""
-    _refuse_container(data, encoding)
+    _refuse_container(bytes(data[:MAGIC_BYTES]), encoding)
     channels = described.channel_count or 1
     check_rate(described.sample_rate_hz, "audio_format.sample_rate_hz", limits)
     check_channels(channels, "audio_format.channel_count", limits)
@@ -93,8 +92,8 @@ def stored_samples(
     return np.frombuffer(data, stored).reshape(-1, channels)
 
 
-def _refuse_container(data: bytes, encoding: Encoding) -> None:
-    container = has_magic(data)
+def _refuse_container(head: bytes, encoding: Encoding) -> None:
+    container = has_magic(head)
     if container is not None:
         raise InvalidInput(
             "FIELD_INVALID",
@@ -125,10 +124,3 @@ def _as_float32(samples: NDArray[Any], encoding: Encoding) -> Block:
     if encoding is Encoding.PCM_S16LE:
         return scaled(samples)
     return np.asarray(samples, np.float32)
-
-
-def scaled(samples: NDArray[np.int16]) -> Block:
-    """16 bits to [-1, 1), a new array of the same shape."""
-    wide: Block = samples.astype(np.float32)
-    wide *= _ONE_STEP  # in two steps: numpy multiplies mixed types in small buffers
-    return wide

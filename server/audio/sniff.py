@@ -35,6 +35,9 @@ _KBITS_MPEG1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KBITS_MPEG2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MP3_RATES = (44_100, 48_000, 32_000)
 
+MAGIC_BYTES = 512
+"""All that `has_magic` looks at: an Ogg page names its codec after at most 282 bytes."""
+
 _UNKNOWN_SIZE = 0x7FFF_0000  # a writer that cannot seek back leaves a size from here upwards, or 0
 
 

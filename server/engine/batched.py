@@ -80,7 +80,7 @@ class BatchEngine:
         Raises `MemoryError` if it does not fit, `DeviceLost` if the device answers no more, and
         whatever torch raises.
         """
-        frames = [frame_count(len(one.waveform)) for one in batch]
+        frames = [frame_count(len(one.samples)) for one in batch]
         if min(frames) < 1:
             raise ValueError(f"a clip needs at least {WINDOW} samples")
         predictions: dict[int, Prediction] = {}
@@ -94,7 +94,7 @@ class BatchEngine:
     def _replay(self, piece: Piece, clips: Sequence[Utterance]) -> list[Prediction]:
         bucket = piece.bucket
         with self._slot() as slot:
-            slot.write([one.waveform for one in clips], bucket)
+            slot.write([one.samples for one in clips], bucket)
             uploaded = self._device.upload(slot.uploads(bucket))
             with self._device.computing():
                 uploaded()
@@ -111,7 +111,7 @@ class BatchEngine:
         with self._device.computing():
             static = Static([bucket], self._network, self._device.name)
             host = HostMemory(static, self._device)
-            host.write([one.waveform for one in clips], bucket)
+            host.write([one.samples for one in clips], bucket)
             static.read(host.waveforms, host.samples, bucket)
             self._forward(static, bucket)
             static.answer(host, bucket, _wanted(clips))
@@ -235,4 +235,4 @@ class BatchEngine:
 
 def _wanted(clips: Sequence[Utterance]) -> dict[int, int]:
     """Rows whose frames somebody wants -> how many frames those have."""
-    return {i: frame_count(len(one.waveform)) for i, one in enumerate(clips) if one.frames}
+    return {i: frame_count(len(one.samples)) for i, one in enumerate(clips) if one.frames}

@@ -76,7 +76,7 @@ class FakeEngine:
         error = self._fail_when(batch) if self._fail_when else None
         if error is not None:
             raise error
-        seconds = sum(len(one.waveform) for one in batch) / SAMPLE_RATE
+        seconds = sum(len(one.samples) for one in batch) / SAMPLE_RATE
         time.sleep(self._delay_s_per_batch + self._delay_s_per_second * seconds)
         return [_predict(one) for one in batch]
 

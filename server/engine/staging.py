@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from server.engine.buckets import Bucket
 from server.engine.device import Copy, Device
 from server.engine.model import Emotion2vec, Output
-from server.speech import WINDOW, Waveform
+from server.speech import ONE_STEP, WINDOW, Samples
 
 
 class HostMemory:
@@ -27,7 +28,7 @@ class HostMemory:
         self.logits = device.host_memory(size * labels, torch.float32).view(size, labels)
         self._frames = device.host_memory(static.frames.numel(), static.frames.dtype)
 
-    def write(self, waveforms: Sequence[Waveform], bucket: Bucket) -> None:
+    def write(self, clips: Sequence[Samples], bucket: Bucket) -> None:
         """Copies the clips into the rows; what follows them in a row is masked on the device.
 
         Rows without a clip say that they have one frame, of whatever was there before.
@@ -35,9 +36,12 @@ class HostMemory:
         rows = self.waveforms[: bucket.numbers].numpy().reshape(bucket.size, -1)
         samples = self.samples[: bucket.size].numpy()
         samples[:] = WINDOW
-        for i, waveform in enumerate(waveforms):
-            rows[i, : len(waveform)] = waveform
-            samples[i] = len(waveform)
+        for i, clip in enumerate(clips):
+            row = rows[i, : len(clip)]
+            row[:] = clip
+            if clip.dtype == np.int16:
+                row *= ONE_STEP
+            samples[i] = len(clip)
 
     def frames(self, bucket: Bucket) -> Tensor:
         """(size, frames, D) in the model's format; only rows that were asked for are there."""

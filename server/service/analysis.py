@@ -64,11 +64,11 @@ class Analyzer:
             raise CacheMiss("There is no cached answer for this audio.")
         query, notices = self.door.grant(query)
         decoded = await self._decode(query)
-        call.audio_seconds += len(decoded.audio.waveform) / SAMPLE_RATE
+        call.audio_seconds += len(decoded.audio.samples) / SAMPLE_RATE
         check_embedding_size(query, decoded.audio, self.limits)
         served = await self._batcher.submit(
-            Utterance(decoded.audio.waveform, frames=query.frames),
-            length=len(decoded.audio.waveform) / SAMPLE_RATE,
+            Utterance(decoded.audio.samples, frames=query.frames),
+            length=len(decoded.audio.samples) / SAMPLE_RATE,
             deadline=call.deadline,
             priority=query.priority,
             tenant=call.tenant,

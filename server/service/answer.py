@@ -138,7 +138,7 @@ def _fill_metadata(metadata: AnalysisMetadata, audio: Audio, passage: Passage) -
     about.source_sample_rate_hz = audio.source_rate_hz
     about.source_channel_count = audio.source_channels
     about.container = audio.container
-    about.model_sample_count = len(audio.waveform)
+    about.model_sample_count = len(audio.samples)
     about.content_sha256 = passage.sha256
     timing.queue_ms = 1000 * passage.queue
     timing.decode_ms = 1000 * passage.decode

@@ -17,6 +17,7 @@ from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceServicer
 from server.service.analysis import Analyzer
 from server.service.calls import Call, Calls, Context
 from server.service.query import read_query, wanted_priority
+from server.service.received import Received
 from server.service.stream import Streams
 from server.service.upload import Uploads
 from server.speech import InvalidInput
@@ -46,9 +47,9 @@ class EmotionService(EmotionServiceServicer):
         self._streams = streams
         self._calls = calls
 
-    async def Analyze(self, request: AnalyzeRequest, context: Context) -> AnalyzeResponse:
+    async def Analyze(self, received: Received, context: Context) -> AnalyzeResponse:
         async with self._calls.answering(context, f"{NAME}/Analyze", limited=True) as call:
-            return await self._answer(request, call)
+            return await self._answer(received.request, received.audio, call)
 
     async def AnalyzeUpload(
         self, requests: AsyncIterator[AnalyzeUploadRequest], context: Context
@@ -73,10 +74,12 @@ class EmotionService(EmotionServiceServicer):
         async with self._calls.answering(context, f"{NAME}/AnalyzeStream") as call:
             await self._streams.serve(context, call)
 
-    async def _answer(self, request: AnalyzeRequest, call: Call) -> AnalyzeResponse:
+    async def _answer(
+        self, request: AnalyzeRequest, audio: bytes | memoryview, call: Call
+    ) -> AnalyzeResponse:
         call.named(request.request_id)
         self._analyzer.door.check(call, wanted_priority(request))
-        query = read_query(request)
+        query = read_query(request, audio)
         return await self._analyzer.analyze(query, call)
 
     async def _item(self, request: AnalyzeRequest, call: Call) -> BatchAnalyzeResponse.Item:

@@ -15,21 +15,27 @@ Deserialize = Callable[[bytes], Any]
 class Registry:
     """Stands for a server while services of ours are added to it, by their generated functions."""
 
-    def __init__(self, server: grpc.aio.Server, calls: Calls) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, calls: Calls, readers: Mapping[str, Deserialize]
+    ) -> None:
+        """`readers`: of methods by their full names, instead of the generated ones."""
         self._server = server
         self._calls = calls
+        self._readers = readers
 
     def add_generic_rpc_handlers(self, _: object) -> None:
         """Registered ones come first; these are the same, for servers that know no others."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        ours = {
-            name: _streaming(handler)
-            if handler.request_streaming
-            else _unary(handler, self._calls, f"{service}/{name}")
-            for name, handler in handlers.items()
-        }
+        ours = {name: self._ours(f"{service}/{name}", one) for name, one in handlers.items()}
         self._server.add_registered_method_handlers(service, ours)  # type: ignore[attr-defined]  # the stubs lack it
+
+    def _ours(self, method: str, handler: Any) -> Any:
+        read = self._readers.get(method, handler.request_deserializer)
+        handler = handler._replace(request_deserializer=read)
+        if handler.request_streaming:
+            return _streaming(handler)
+        return _unary(handler, self._calls, method)
 
 
 def _streaming(handler: Any) -> Any:

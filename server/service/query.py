@@ -55,7 +55,7 @@ CACHE_ONLY = {
 class Query:
     """What the caller wants to know, and of which bytes."""
 
-    data: bytes
+    data: bytes | memoryview
     described: RawFormat | None  # None: the bytes say themselves what they are
     model: str
     request_id: str
@@ -68,8 +68,13 @@ class Query:
     digest: bool = False  # of the bytes, to be told
 
 
-def read_query(request: AnalyzeRequest | AnalyzeUploadRequest) -> Query:
-    """Checks every field but the audio itself. Raises InvalidInput."""
+def read_query(
+    request: AnalyzeRequest | AnalyzeUploadRequest, audio: bytes | memoryview | None = None
+) -> Query:
+    """Checks every field but the audio itself; `audio` is it if it is not in the request.
+
+    Raises InvalidInput.
+    """
     if len(request.request_id) > MAX_REQUEST_ID:
         raise _out_of_range("request_id", "characters", MAX_REQUEST_ID, len(request.request_id))
     options = request.options
@@ -77,7 +82,7 @@ def read_query(request: AnalyzeRequest | AnalyzeUploadRequest) -> Query:
         raise _out_of_range("options.frame_stride", "frames", MAX_STRIDE, options.frame_stride)
     described = _read_format(request.audio_format) if request.HasField("audio_format") else None
     return Query(
-        data=_data(request),
+        data=_data(request) if audio is None else audio,
         described=described,
         model=request.model,
         request_id=request.request_id,

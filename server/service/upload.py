@@ -61,7 +61,7 @@ class Uploads:
         self._analyzer.door.check(call, wanted_priority(first))
         query = read_query(first)
         self._check(query)
-        head = await self._take_head(query.data, inbox)
+        head = await self._take_head(bytes(query.data), inbox)
         if inbox.ended:
             try:
                 return await self._analyzer.analyze(replace(query, data=b"".join(head)), call)
