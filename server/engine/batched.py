@@ -13,25 +13,26 @@ from torch import Tensor
 from server.engine import CannotLoad, Capacity
 from server.engine.buckets import Bucket, Grid, Piece, affordable
 from server.engine.device import Device
+from server.engine.kernels import ways
 from server.engine.model import Affine, Emotion2vec
 from server.engine.normal import normalise_rows
 from server.engine.position import Grouped, Unfolded
 from server.engine.staging import HostMemory, Slot, Static
+from server.engine.trial import Way, fastest
 from server.speech import HOP, WINDOW, Matrix, Model, Prediction, Utterance, frame_count
 
 SLOTS = 2
 """Batches in flight: one computes while the next is copied to the device."""
 
-POSITIONS = Grouped, Unfolded
+POSITIONS: tuple[type[Grouped | Unfolded], ...] = Grouped, Unfolded
 
 
 class BatchEngine:
     """emotion2vec on a GPU.
 
     `infer` may be called from as many threads as there are slots. Each batch is written to the
-    pinned memory of a slot, uploaded while the one before it computes, copied into the memory that
-    the graphs read, and run by replaying the graph of its shape. Longer clips than any shape run
-    without a graph.
+    pinned memory of a slot, uploaded while the one before it computes, copied to where the graphs
+    read, and run by replaying the graph of its shape. Longer clips than any shape run without one.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class BatchEngine:
         try:
             with self._device.errors():
                 self._fit()
-                self._choose_positions()
+                self._choose_ways()
                 for bucket in self._grid.buckets():
                     with self._device.computing():
                         self._graphs[bucket] = self._device.capture(self._run(bucket))
@@ -155,7 +156,7 @@ class BatchEngine:
             self._slots.put(slot)
 
     def _fit(self) -> None:
-        """Chooses the shapes by what the longest of them needs, and makes the buffers for them."""
+        """Chooses the shapes by what the longest needs, and makes the buffers for them."""
         longest = Bucket(1, Grid(self._network.extra).lengths[-1])
         with self._device.computing():
             self._bytes_per_second = self._bytes_of(longest) / longest.seconds
@@ -183,18 +184,30 @@ class BatchEngine:
             running.append(self._device.bytes_of(lambda: self._forward(static, bucket)))
         return 2 * max(running) + (1 + SLOTS) * static.bytes
 
-    def _choose_positions(self) -> None:
-        """The faster of the two on this device; they differ by rounding."""
+    def _choose_ways(self) -> None:
+        """What is fastest on this device, with rows full of noise: silence is computed faster."""
         bucket = self._grid.buckets()[0]
-        times = {}
-        for kind in POSITIONS:
-            self._compute_positions_by(kind)
-            times[kind] = min(self._time(self._run(bucket)) for _ in range(3))
-        self._compute_positions_by(min(times, key=lambda kind: times[kind]))
-
-    def _compute_positions_by(self, kind: type[Grouped | Unfolded]) -> None:
         with self._device.computing():
-            self._network.compute_positions_by(kind)
+            self._static.waveforms.normal_()
+            self._static.samples.fill_(bucket.samples - HOP)
+        self._choose(self._network.compute_positions_by, POSITIONS, bucket)
+        self._choose(self._network.compute_by, ways(self._device.name), bucket)
+        with self._device.computing():
+            self._static.samples.fill_(WINDOW)
+
+    def _choose(self, use: Callable[[Way], None], kinds: Sequence[Way], bucket: Bucket) -> None:
+        """As `trial.fastest`, of a whole forward pass."""
+
+        def run(kind: Way) -> tuple[float, Tensor]:
+            with self._device.computing():
+                use(kind)
+            spent = min(self._time(self._run(bucket)) for _ in range(3))
+            with self._device.computing():
+                return spent, self._static.frames.to("cpu", torch.float32, copy=True)
+
+        best = fastest(kinds, run)
+        with self._device.computing():
+            use(best)
 
     def _time(self, run: Callable[[], None]) -> float:
         with self._device.computing():
@@ -206,15 +219,14 @@ class BatchEngine:
 
     def _measure(self) -> Capacity:
         """Fits seconds of computing to the smallest and the largest shape."""
-        buckets = self._grid.buckets()
-        large, small = buckets[0], Bucket(1, self._grid.lengths[0])
+        large, small = self._grid.buckets()[0], Bucket(1, self._grid.lengths[0])
         times = [self._time_batch(bucket) for bucket in (small, large)]
         per_second = max(0.0, (times[1] - times[0]) / (large.seconds - small.seconds))
         sizes = self._grid.sizes(self._grid.lengths[0])
         return Capacity(
             batch_size=sizes[-1],
             preferred_sizes=tuple(sizes),
-            batch_seconds=buckets[0].seconds,
+            batch_seconds=large.seconds,
             per_batch=max(0.0, times[0] - per_second * small.seconds),
             per_audio_second=per_second,
             slots=SLOTS,

@@ -11,14 +11,15 @@ ALIGNMENT = 16
 SHORTEST, LONGEST = 64, 1024
 """Tokens; 1 s and 20 s. What is shorter is padded, what is longer has enough to compute alone."""
 
-FINENESS = 128
-"""A length grows by a sixteenth to an eighth of itself, so that a clip is 5 % padding or less on
-average; twice as fine would be twice the graphs."""
+FINENESS = 256
+"""Tokens, from which a length grows by a 32nd to a 16th of itself. Half as fine would be two thirds
+of the graphs, and a clip of 5 s would be a tenth padding instead of a twentieth."""
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
-MOST_SECONDS = 160.0
-"""Padded audio in one batch: 3.5 TFLOP of the large model, which fills any GPU of today."""
+MOST_SECONDS = 168.0
+"""Padded audio in one batch: 32 clips of 5 s, 16 of 10 s, 8 of 20 s. 3.5 TFLOP of the large model,
+which fills any GPU of today."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

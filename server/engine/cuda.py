@@ -81,11 +81,14 @@ class CudaDevice:
             raise
 
     def free_bytes(self) -> int:
-        """What others leave free, and at most this process's share; what it caches is free."""
+        """What others leave free, and at most this process's share.
+
+        What the allocator caches is given back first. It keeps the memory of graphs, in which
+        nothing else may be allocated, though it counts most of it as unused.
+        """
+        torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self.name)
-        own = torch.cuda.memory_reserved(self.name)
-        cached = own - torch.cuda.memory_allocated(self.name)
-        return min(free + cached, int(self._fraction * total) - own + cached)
+        return min(free, int(self._fraction * total) - torch.cuda.memory_reserved(self.name))
 
     def used_bytes(self) -> int:
         """What the allocator holds, and what the driver took for contexts, kernels and graphs."""

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from server.engine import convolution, linear
 from server.engine.architecture import AUDIO, KERNELS, STRIDES, Architecture
-from server.engine.attention import NUMBERS, Attention, alibi_slopes, choose
+from server.engine.attention import NUMBERS, Attention, alibi_slopes
 from server.engine.convolution import Convolution
+from server.engine.kernels import Kernels, Plain
 from server.engine.linear import Linear
 from server.engine.position import Grouped, Unfolded
 from server.speech import HOP, WINDOW, frame_count
@@ -98,6 +99,7 @@ class Emotion2vec:
             for i in range(1, architecture.position_layers + 1)
         ]
         self.compute_positions_by(Grouped)
+        self.compute_by(Plain)
         self._norm = _affine(weights, AUDIO + "context_encoder.norm.")
         self._blocks = [_block(weights, name, int8) for name in architecture.block_names()]
 
@@ -109,6 +111,10 @@ class Emotion2vec:
     def compute_positions_by(self, kind: type[Grouped | Unfolded]) -> None:
         """Chooses the way to compute the positional convolution; the answers are the same."""
         self._positions = [kind(*weight, self._groups) for weight in self._position_weights]
+
+    def compute_by(self, kind: type[Kernels]) -> None:
+        """Chooses the kernels; the answers are the same."""
+        self._kernels = kind()
 
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor, frames: Tensor | None = None) -> Output:
@@ -122,10 +128,10 @@ class Emotion2vec:
         x = self._front_end(waveforms.to(self.dtype))
         x = x + self._position(x, own)
         x = torch.cat([self._extra.expand(len(x), -1, -1), x], 1)
-        attention = choose(self._slopes, self.extra, x, frames, self._numbers)
-        x = _layer_norm(x, self._norm)
+        attention = self._kernels.attention(self._slopes, self.extra, x, frames, self._numbers)
+        x = self._kernels.norm(x, self._norm)
         for block in self._blocks:
-            x = _transform(x, block, attention)
+            x = self._transform(x, block, attention)
         x = x[:, self.extra :]
         embeddings = _pool(x, own, frames)
         return Output(x, embeddings, self.classify(embeddings))
@@ -147,7 +153,8 @@ class Emotion2vec:
         """(B, N) -> (B, T, D); long clips in pieces, which is exact: no frame sees beyond 25 ms."""
         batch, samples = waveforms.shape
         count = frame_count(samples)
-        step = max(1, self._numbers // (batch * self._channels * HOP // STRIDES[0]))  # frames
+        most = max(1, self._numbers // (batch * self._channels * HOP // STRIDES[0]))  # frames
+        step = -(-count // -(-count // most))  # pieces of one length need one plan of the library
         parts = [
             self._convolve(
                 waveforms[:, HOP * start : HOP * min(start + step, count) + WINDOW - HOP]
@@ -164,8 +171,8 @@ class Emotion2vec:
         """
         x = waveforms.unfold(1, KERNELS[0], STRIDES[0]).contiguous()
         for convolve, norm in self._layers:
-            x = F.gelu(_layer_norm(convolve(x), norm))
-        return self._project(_layer_norm(x, self._project_norm))
+            x = self._kernels.norm(convolve(x), norm, gelu=True)
+        return self._project(self._kernels.norm(x, self._project_norm))
 
     def _position(self, x: Tensor, own: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, D): grouped convolutions, each followed by LN and GELU.
@@ -174,14 +181,13 @@ class Emotion2vec:
         """
         for convolve in self._positions:
             x = convolve(x if own is None else x * own)
-            x = F.gelu(F.layer_norm(x, x.shape[-1:]))
+            x = self._kernels.norm(x, gelu=True)
         return x
 
-
-def _transform(x: Tensor, block: Block, attention: Attention) -> Tensor:
-    """(B, N, D) -> (B, N, D)."""
-    x = _layer_norm(x + block.proj(attention.attend(block.qkv(x))), block.norm1)
-    return _layer_norm(x + block.fc2(block.fc1(x)), block.norm2)
+    def _transform(self, x: Tensor, block: Block, attention: Attention) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        x = self._kernels.norm(x, block.norm1, plus=block.proj(attention.attend(block.qkv(x))))
+        return self._kernels.norm(x, block.norm2, plus=block.fc2(block.fc1(x)))
 
 
 def _affine(weights: MutableMapping[str, Tensor], name: str) -> Affine:
@@ -208,11 +214,6 @@ def _block(weights: MutableMapping[str, Tensor], name: str, int8: bool) -> Block
         fc2=layer("mlp.fc2"),
         norm2=_affine(weights, name + "norm2."),
     )
-
-
-def _layer_norm(x: Tensor, norm: Affine) -> Tensor:
-    """Over the last axis; torch keeps the statistics of half-precision input in float32."""
-    return F.layer_norm(x, x.shape[-1:], *norm)
 
 
 def _pool(x: Tensor, own: Tensor | None, frames: Tensor | None) -> Tensor:
