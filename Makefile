@@ -132,7 +132,9 @@ gpu-wheels: .venv/.dev  ## Put into .whl/ what `make gpu` needs on a machine wit
 	  -r .whl/requirements.txt
 	rm -f .whl/numpy-*.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .whl .
-	@du -sh .whl
+	@total=$$({ du -cb .whl; git ls-files -zco --exclude-standard | du -cb --files0-from=-; } | \
+	  awk '$$2 == "total" { sum += $$1 } END { print int(sum / 1048576) }'); \
+	echo "$$total MiB with the checkout, of 64"; test $$total -lt 64
 
 gpu:  ## On a machine with a GPU: its tests, then measures; results in $$OUT or build/gpu
 	@ls .whl/*.whl >/dev/null 2>&1 || { echo 'Run `make gpu-wheels` where there is a network, and bring .whl/ along.'; exit 1; }

@@ -4,6 +4,7 @@ import asyncio
 import io
 import socket
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -37,7 +38,7 @@ async def serve(
         times = await _load(stubs, bodies, CALLS)
         spent = perf_counter() - started_at
         for channel in channels:
-            await channel.close()
+            await channel.close(None)
     return len(times) / spent, {q: float(np.percentile(times, q)) for q in (50, 99)}
 
 
@@ -70,12 +71,26 @@ async def _server(source: str, device: str) -> AsyncIterator[str]:
     ]
     process = await asyncio.create_subprocess_exec(*command)
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            await asyncio.wait_for(channel.channel_ready(), 180)
+        await _ready(f"127.0.0.1:{port}", process)
         yield f"127.0.0.1:{port}"
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
+
+
+async def _ready(address: str, process: Process) -> None:
+    """Raises at once if the process ends: time on a lent GPU is short."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        ready = asyncio.ensure_future(channel.channel_ready())
+        ended = asyncio.ensure_future(process.wait())
+        either = asyncio.FIRST_COMPLETED
+        await asyncio.wait({ready, ended}, timeout=120, return_when=either)
+        in_time = ready.done()
+        ready.cancel()
+        ended.cancel()
+    if not in_time:
+        raise RuntimeError(f"the server did not start; exit code {process.returncode}")
 
 
 def _free_port() -> int:
