@@ -22,6 +22,13 @@ from server.speech import Prediction
 
 EMOTIONS = "/speechemotion.v1.EmotionService/"
 MODELS = "/speechemotion.v1.ModelService/"
+UNARY = [
+    EMOTIONS + "Analyze",
+    EMOTIONS + "BatchAnalyze",
+    MODELS + "ListModels",
+    MODELS + "GetModel",
+    MODELS + "GetServerInfo",
+]
 NO_MESSAGE = b"\xff\xff\xff"
 FLOATS = AudioFormat(encoding=AudioFormat.ENCODING_PCM_F32LE, sample_rate_hz=16_000)
 TRAILERS = 8 * 1024  # bytes, what gRPC's clients take by default
@@ -60,21 +67,35 @@ async def opening(client, **config) -> None:
     await talk.call.read()
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        EMOTIONS + "Analyze",
-        EMOTIONS + "BatchAnalyze",
-        MODELS + "ListModels",
-        MODELS + "GetModel",
-        MODELS + "GetServerInfo",
-    ],
-)
+@pytest.mark.parametrize("method", UNARY)
 async def test_bytes_that_are_no_message_are_the_callers_mistake(channel, reports, method):
     code, info = await failure(channel.unary_unary(method)(NO_MESSAGE))
 
     assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED")
     assert [(one.method, one.reason) for one in reports] == [(method[1:], "REQUEST_MALFORMED")]
+
+
+@pytest.mark.parametrize("method", UNARY)
+async def test_a_call_that_ends_before_its_message_is_refused_and_not_left_waiting(
+    channel, reports, method
+):
+    code, info = await failure(channel.stream_unary(method)(iter([])))
+
+    assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED")
+    assert [(one.method, one.reason) for one in reports] == [(method[1:], "REQUEST_MALFORMED")]
+
+
+async def test_who_goes_away_before_his_message_is_not_accused_of_it(channel, reports):
+    silent = [channel.stream_unary(EMOTIONS + "Analyze")() for _ in range(20)]
+    for call in silent:
+        await call.wait_for_connection()
+
+    await asyncio.sleep(0.05)  # until the server knows of them
+    for call in silent:
+        call.cancel()
+    await failure(channel.stream_unary(MODELS + "GetModel")(iter([])))
+
+    assert [one.method for one in reports] == [MODELS[1:] + "GetModel"]
 
 
 async def test_so_they_are_in_an_upload(channel, reports):

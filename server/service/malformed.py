@@ -1,5 +1,6 @@
 """Bytes that are no message of ours are the caller's mistake; gRPC would call them UNKNOWN."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from server.service.calls import Calls, Context
 from server.speech import InvalidInput
 
 Deserialize = Callable[[bytes], Any]
+
+GONE = 0.05
+"""Seconds in which gRPC cancels us if the caller went away, which may look like an end at first."""
 
 
 class Registry:
@@ -46,31 +50,41 @@ def _streaming(handler: Any) -> Any:
         try:
             return read(data)
         except DecodeError as error:
-            raise _malformed() from error
+            raise _malformed("its bytes do not parse") from error
 
     return handler._replace(request_deserializer=deserialize)
 
 
 def _unary(handler: Any, calls: Calls, method: str) -> Any:
-    """What its deserializer raised would end in gRPC, so it is handed on and raised here."""
-    read: Deserialize = handler.request_deserializer
+    """As a stream of one message, which is the same to callers.
+
+    What a unary deserializer raises ends in gRPC. And without a whole message gRPC calls no unary
+    handler: the caller would hear nothing until his deadline (grpc/grpc#5268).
+    """
     answer: Callable[[Any, Context], Awaitable[Any]] = handler.unary_unary
 
-    def deserialize(data: bytes) -> Any:
+    async def read_and_answer(_: object, context: Context) -> Any:
         try:
-            return read(data)
-        except DecodeError:
-            return None
-
-    async def answer_or_refuse(request: Any, context: Context) -> Any:
-        if request is None:
+            request = await _only_message(context)
+        except InvalidInput:
             async with calls.answering(context, method):
-                raise _malformed()
+                raise
         return await answer(request, context)
 
-    return handler._replace(request_deserializer=deserialize, unary_unary=answer_or_refuse)
+    return _streaming(handler)._replace(
+        request_streaming=True, unary_unary=None, stream_unary=read_and_answer
+    )
 
 
-def _malformed() -> InvalidInput:
-    text = "The request is no message of this method: its bytes do not parse."
+async def _only_message(context: Context) -> Any:
+    """Raises InvalidInput."""
+    request = await context.read()
+    if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
+        await asyncio.sleep(GONE)
+        raise _malformed("it ended within or before it")
+    return request
+
+
+def _malformed(why: str) -> InvalidInput:
+    text = f"The request is no message of this method: {why}."
     return InvalidInput("REQUEST_MALFORMED", text, field="")
