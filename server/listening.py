@@ -24,6 +24,7 @@ def make_server(settings: Settings) -> grpc.aio.Server:
             ("grpc.so_reuseport", int(settings.share_port)),
             ("grpc.http2.max_ping_strikes", 0),  # a proxy's pings are no reason for a GOAWAY
             *_connection_age(settings),
+            *_shared_connections(settings),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.enable_channelz", int(settings.channelz)),
         ]
@@ -47,6 +48,17 @@ def _connection_age(settings: Settings) -> Iterator[tuple[str, int]]:
     if settings.max_connection_age_seconds:
         yield "grpc.max_connection_age_ms", round(1000 * settings.max_connection_age_seconds)
         yield "grpc.max_connection_age_grace_ms", round(1000 * settings.drain_grace_seconds)
+
+
+def _shared_connections(settings: Settings) -> Iterator[tuple[str, int]]:
+    """Without a table of earlier headers (HPACK) where callers share connections: behind a proxy.
+
+    gRPC keeps a header there that it could not parse, and then refuses every call whose header of
+    that name refers to it. Only there: a client that ignores the setting, as grpc-java's for
+    Android does (grpc/grpc-java#12818), would lose its connection.
+    """
+    if settings.trust_proxy:
+        yield "grpc.http2.hpack_table_size.decoder", 0
 
 
 def credentials_of(settings: Settings) -> grpc.ServerCredentials | None:

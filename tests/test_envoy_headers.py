@@ -10,6 +10,8 @@ from fleets import running, visit
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
+from fleet.compose import HTTP, SHORT, compose, find
+
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
 PATH = "/speechemotion.v1.EmotionService/Analyze"
@@ -39,6 +41,8 @@ IGNORED = [
     ("x-odd!", "1"),
     ("x-request-id", "\u00e9"),
 ]
+
+UNPARSED = [("grpc-timeout", "NaN"), ("grpc-encoding", "zzz"), ("grpc-trace-bin", "!!!")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -129,6 +133,23 @@ async def test_a_call_without_te_is_answered_and_ejects_no_replica(fleet, http, 
     await assert_nobody_noticed(fleet, message)
 
 
+async def test_behind_a_proxy_that_removes_nothing_a_header_spoils_its_own_call_only(
+    tmp_path, message
+):
+    config = compose([])
+    del find(config, HTTP)["early_header_mutation_extensions"]
+    routes = find(config, f"{SHORT['HOST']}/routes")
+    routes[:] = [one for one in routes if one["name"] not in {"bad-deadline", "bad-encoding"}]
+
+    async with running(tmp_path, config) as fleet:
+        async with visit(f"http://127.0.0.1:{fleet.ports.door}") as http:
+            for name, value in UNPARSED:
+                answers = [await by_grpc(http, message, name, value) for _ in range(REPEATED)]
+                assert {status for status, _ in answers} == {"13"}
+
+        await assert_nobody_noticed(fleet, message)
+
+
 async def test_trailers_spoil_nothing_either(fleet, message):
     for _ in range(REPEATED):
         assert ANSWERED in await with_trailer(fleet.ports.door, message, "grpc-timeout", "NaN")
@@ -190,6 +211,18 @@ async def test_headers_that_are_too_large_are_called_so(http, message):
         "message": "The headers are larger than 6 KiB.",
         "details": [],
     }
+
+
+async def test_by_grpc_as_well_and_what_the_server_takes_passes(fleet, message):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{fleet.ports.door}") as channel:
+        client = EmotionServiceStub(channel)
+        passes = await client.Analyze(message, metadata=[("x-large", "a" * 6000)])
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.Analyze(message, metadata=[("x-large", "a" * 7000)])
+
+    assert passes.emotion
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.value.details() == "The headers are larger than 6 KiB."
 
 
 async def test_a_path_that_leads_out_is_refused_with_a_word(fleet):
