@@ -530,7 +530,8 @@ def test_a_batch_has_an_outcome_for_each_item(
 def test_models_and_limits_can_be_asked_for(client: Any) -> None:
     assert [model.name for model in client.models()] == [MODEL]
     assert client.model("models/fake").state == "ready"
-    assert client.server_info().limits.max_batch_items == 32
+    limits = client.server_info().limits
+    assert (limits.max_batch_items, limits.max_upload_bytes) == (32, 100 * 2**20)
     with pytest.raises(NotFound) as caught:
         client.model("models/other")
     assert caught.value.reason == "MODEL_NOT_FOUND"

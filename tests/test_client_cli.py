@@ -346,7 +346,15 @@ def test_info_tells_limits_and_models(run: Run) -> None:
     result = run("info")
 
     assert result.exit_code == 0
-    for fact in ("SERVING", "16 MiB", "0.2 to 60 s", "32 items", MODEL, "ready"):
+    for fact in (
+        "SERVING",
+        "16 MiB",
+        "100 MiB an upload",
+        "0.2 to 60 s",
+        "32 items",
+        MODEL,
+        "ready",
+    ):
         assert fact in result.stdout
 
 

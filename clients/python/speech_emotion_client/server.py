@@ -44,6 +44,7 @@ class Limits:
     max_batch_items: int
     max_concurrent_streams: int
     max_frame_embedding_ms: int
+    max_upload_bytes: int  # of a file sent to AnalyzeUpload, however long it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,7 @@ def to_server_info(message: model_service_pb2.GetServerInfoResponse) -> ServerIn
             max_batch_items=limits.max_batch_items,
             max_concurrent_streams=limits.max_concurrent_streams,
             max_frame_embedding_ms=limits.max_frame_embedding_ms,
+            max_upload_bytes=limits.max_upload_bytes,
         ),
         stream_limits=to_stream_limits(message.stream_limits),
     )

@@ -83,6 +83,7 @@ def _server_table(server: str, status: str, about: ServerInfo) -> Table:
 def _limits(limits: Limits) -> str:
     parts = (
         (limits.max_audio_bytes, f"{limits.max_audio_bytes / 2**20:.3g} MiB a request"),
+        (limits.max_upload_bytes, f"{limits.max_upload_bytes / 2**20:.3g} MiB an upload"),
         (
             limits.max_audio_ms,
             f"{limits.min_audio_ms / 1000:g} to {limits.max_audio_ms / 1000:g} s",

@@ -146,6 +146,7 @@ class _Models(model_grpc.ModelServiceServicer):
                 max_audio_ms=60_000,
                 min_audio_ms=200,
                 max_batch_items=32,
+                max_upload_bytes=100 * 2**20,
             ),
             stream_limits=LIMITS,
         )
