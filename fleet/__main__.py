@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,12 +18,20 @@ from fleet.companions import companions, sharing
 from fleet.compose import BadEdit, compose, variants
 from fleet.edge import equip
 from fleet.local import START_PATIENCE, STOP_PATIENCE, Fleet
+from fleet.orders import DOING, RESTART_ENVOY, ROLL, heard, obey
 from fleet.plan import PROFILES, default_ports, replica
 from fleet.ports import taken
 from fleet.process import Died, first_of
-from fleet.state import FOLDER, LOG, STATE, health, hints, supervisor_id, write_state
-
-STOP = (signal.SIGTERM, signal.SIGINT)
+from fleet.state import (
+    FOLDER,
+    LOG,
+    STATE,
+    health,
+    hints,
+    read_state,
+    supervisor_id,
+    write_state,
+)
 
 
 def main() -> None:
@@ -33,12 +41,8 @@ def main() -> None:
         "supervise": lambda: _supervised(chosen),
         "down": _down,
         "status": _status,
-        "restart": lambda: _tell(
-            signal.SIGHUP, "The replicas are being replaced one after another"
-        ),
-        "restart-envoy": lambda: _tell(
-            signal.SIGUSR1, "A new Envoy takes over, with envoy/envoy.yaml as it is now"
-        ),
+        "restart": lambda: _tell(ROLL),
+        "restart-envoy": lambda: _tell(RESTART_ENVOY),
         "logs": _logs,
     }
     sys.exit(commands[chosen.command]())
@@ -49,11 +53,15 @@ def _parse() -> argparse.Namespace:
     commands = ["up", "down", "status", "restart", "restart-envoy", "logs", "supervise"]
     parser.add_argument("command", choices=commands)
     parser.add_argument("--profile", choices=PROFILES, default="local")
-    parser.add_argument("--variant", action="append", default=[], choices=variants())
+    local = [name for name in variants() if name != "kubernetes"]  # which is open to all addresses
+    parser.add_argument("--variant", action="append", default=[], choices=local)
     parser.add_argument("--replicas", type=_number, default=3)
     parser.epilog = "What follows -- are flags of the replicas, as of speech-emotion-server."
     ours, flags = split_flags(sys.argv[1:])
-    return parser.parse_args(ours, argparse.Namespace(flags=flags))
+    chosen = parser.parse_args(ours, argparse.Namespace(flags=flags))
+    if chosen.replicas == 1 and {"canary", "shadow"} & set(chosen.variant):
+        parser.error("argument --replicas: the last one is the canary, so there must be two")
+    return chosen
 
 
 def _number(word: str) -> int:
@@ -121,14 +129,10 @@ async def _supervise(chosen: argparse.Namespace) -> int:
         companions=others,
         write=_writer(sys.stdout),
     )
-    orders: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        loop.add_signal_handler(number, orders.put_nowait, number)
+    orders = heard()
     async with fleet:
-        write_state(chosen.profile, fleet, skipped)
-        while (order := await _next_order(orders, fleet, applied)) is not None:
-            write_state(chosen.profile, fleet, skipped, done=order)
+        tell = partial(write_state, chosen.profile, fleet, skipped)
+        await obey(orders, fleet, partial(_configuration, applied), tell)
     STATE.unlink(missing_ok=True)
     return 0
 
@@ -138,37 +142,6 @@ def _configuration(applied: Sequence[str]) -> dict[str, Any]:
     if applied:
         equip(config, FOLDER)
     return config
-
-
-async def _next_order(
-    orders: "asyncio.Queue[signal.Signals]", fleet: Fleet, applied: Sequence[str]
-) -> str | None:
-    """Obeys a signal, unless one to stop comes meanwhile; what was done, or None: stop."""
-    order = await orders.get()
-    if order in STOP:
-        return None
-    work = asyncio.create_task(_obey(order, fleet, applied))
-    while not work.done():
-        following = asyncio.create_task(orders.get())
-        await asyncio.wait({work, following}, return_when=asyncio.FIRST_COMPLETED)
-        if following.done() and following.result() in STOP:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            return None
-        following.cancel()
-    return work.result()
-
-
-async def _obey(order: signal.Signals, fleet: Fleet, applied: Sequence[str]) -> str:
-    if order is signal.SIGHUP:
-        await fleet.roll()
-        return "rolled"
-    try:
-        await fleet.restart_envoy(_configuration(applied))
-    except (BadEdit, Died, OSError, YAMLError) as error:
-        print(f"fleet      | Envoy was not restarted: {error}", flush=True)
-        return "refused"
-    return "envoy restarted"
 
 
 def _writer(stream: TextIO) -> Callable[[str], None]:
@@ -195,22 +168,38 @@ def _down() -> int:
     return 0
 
 
-def _tell(order: signal.Signals, what: str) -> int:
+def _tell(order: signal.Signals) -> int:
+    """Tells the supervisor, and waits until it is done."""
     pid = supervisor_id()
     if not pid:
         print("No fleet is up.", file=sys.stderr)
         return 1
+    before = read_state()
+    if before["doing"]:
+        print(f"{before['doing']}; until that is done, nothing else is.", file=sys.stderr)
+        return 1
     os.kill(pid, order)
-    print(f"{what}; `make logs` shows it.")
-    return 0
+    print(f"{DOING[order]} ...", flush=True)
+    while supervisor_id() == pid:
+        if new := read_state()["done"][len(before["done"]) :]:
+            if new[0]:
+                print(f"That failed; what was not replaced goes on. {new[0]}", file=sys.stderr)
+                return 1
+            print("Done.")
+            return 0
+        time.sleep(0.1)
+    print("The fleet ended.", file=sys.stderr)
+    return 1
 
 
 def _status() -> int:
     if not supervisor_id():
         print("No fleet is up.")
         return 1
-    state: dict[str, Any] = json.loads(STATE.read_text())
+    state = read_state()
     healthy = asyncio.run(health(state))
+    if state["doing"]:
+        print(f"{state['doing']} ...")
     for process in state["processes"]:
         mark = "ready" if healthy[process["name"]] else "NOT READY"
         print(f"{process['name']:<12} {process['address']:<18} {mark}")

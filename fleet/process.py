@@ -1,6 +1,7 @@
 """One child process: started, watched, its output labelled line by line, and ended."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -23,6 +24,14 @@ def first_of(error: BaseException) -> BaseException:
     return error
 
 
+def said(line: str) -> str:
+    """What a line of output says to people, if it is one of a log in JSON."""
+    try:
+        return str(json.loads(line)["event"])
+    except (ValueError, LookupError, TypeError):
+        return line
+
+
 class Process:
     """`write` gets its output, one labelled line at a time."""
 
@@ -31,7 +40,7 @@ class Process:
         self._write = write
         self._child: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._last = "it said nothing"  # line of its output
+        self._last = "it said nothing"
 
     def __repr__(self) -> str:
         return f"<Process {self.program.name} pid={self.pid}>"
@@ -88,7 +97,7 @@ class Process:
     async def _label(self, output: asyncio.StreamReader) -> None:
         while line := await output.readline():
             text = line.decode(errors="replace").rstrip()
-            self._last = text or self._last
+            self._last = said(text) or self._last
             self._write(f"{self.program.name:<10} | {text}\n")
 
 

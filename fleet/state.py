@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ STATE = FOLDER / "state.json"
 LOG = FOLDER / "fleet.log"
 
 
-def write_state(profile: str, fleet: Fleet, skipped: dict[str, str], *, done: str = "") -> None:
+def write_state(
+    profile: str, fleet: Fleet, skipped: dict[str, str], doing: str, done: Sequence[str]
+) -> None:
+    """`doing` and `done`: see fleet/orders.py."""
     state = {
         "pid": os.getpid(),
         "profile": profile,
-        "done": done,  # the last order
+        "doing": doing,
+        "done": list(done),
         "skipped": skipped,
         "processes": [
             {"name": p.program.name, "address": p.program.address, "ready": p.program.ready}
@@ -31,10 +36,15 @@ def write_state(profile: str, fleet: Fleet, skipped: dict[str, str], *, done: st
     beside.rename(STATE)
 
 
+def read_state() -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(STATE.read_text())
+    return state
+
+
 def supervisor_id() -> int | None:
     """The process id of a running supervisor of this folder; a stale file is none."""
     try:
-        pid = int(json.loads(STATE.read_text())["pid"])
+        pid = int(read_state()["pid"])
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError, KeyError):
         return None
@@ -48,14 +58,15 @@ async def health(state: dict[str, Any]) -> dict[str, bool]:
 
 
 def hints(profile: str) -> str:
-    ports = Ports()
+    """What can be done with a fleet that is up."""
+    door, curl, client = f"localhost:{Ports().door}", "http", ""
     if profile == "edge":
-        key = (FOLDER / "key").read_text().strip()
-        extra = f"--cacert {FOLDER}/certs/ca.pem -H 'x-api-key: {key}' https"
-    else:
-        extra = "http"
+        key, authority = (FOLDER / "key").read_text().strip(), FOLDER / "certs" / "ca.pem"
+        curl = f"--cacert {authority} -H 'x-api-key: {key}' https"
+        client = f" --ca {authority} --api-key {key}"
     return (
-        f"\n  curl --data-binary @YOUR.wav {extra}://localhost:{ports.door}/api/v1/analyze:upload\n"
-        f"  API description: /openapi.json; logs: make logs; new replicas: make restart; "
+        f"\n  .venv/bin/speech-emotion analyze --sample --server {door}{client}\n"
+        f"  curl --data-binary @YOUR.wav {curl}://{door}/api/v1/analyze:upload\n"
+        "  API description: /openapi.json; logs: make logs; new replicas: make restart; "
         "end: make down"
     )

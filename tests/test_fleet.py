@@ -13,10 +13,10 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from fleet.api import compile_protos, without_comments
 from fleet.companions import companions
 from fleet.compose import HTTP, SHORT, BadEdit, apply, compose, find, to_yaml
-from fleet.edge import equip
+from fleet.edge import make_certificates
 from fleet.local import Fleet
 from fleet.openapi import to_openapi
-from fleet.plan import CANARY, HOST, Program, default_ports, endpoints, place
+from fleet.plan import HOST, Program, default_ports, place
 from fleet.ports import beside, taken
 from fleet.process import first_of
 from fleet.strict import to_lua
@@ -49,6 +49,12 @@ class TestEdits:
         apply(config, {"at": "plain/k", "set": {"new": True}})
 
         assert config["plain"] == {"k": {"new": True}}
+
+    def test_what_an_anchor_repeats_is_changed_in_one_place_only(self):
+        routes = {one["name"]: one for one in find(compose(["hedge"]), f"{SHORT['HOST']}/routes")}
+
+        hedged = [name for name, one in routes.items() if "per_try_timeout" in json.dumps(one)]
+        assert hedged == ["unary"]
 
     @pytest.mark.parametrize("at", ["nowhere", "filters/nobody", "filters/7/x", "plain/k/deeper"])
     def test_a_place_that_is_not_there_is_an_error(self, config, at):
@@ -98,24 +104,25 @@ def test_every_reference_of_the_openapi_file_leads_somewhere(protos):
 
 
 @pytest.mark.envoy
-@pytest.mark.parametrize("variant", ["", *VARIANTS])
-def test_envoy_accepts_the_file_and_each_variant_without_a_warning(variant, tmp_path):
-    config = compose([variant] if variant else [])
-    equip(config, tmp_path)
-    place(config, default_ports(3), tmp_path)
-    (tmp_path / "endpoints").mkdir()
-    for cluster, file in (("speech", "replicas"), (CANARY, "canary")):
-        text = endpoints([50051], cluster=cluster)
-        (tmp_path / "endpoints" / f"{file}.json").write_text(text)
-    file = tmp_path / "envoy.json"
-    file.write_text(json.dumps(config))
+@pytest.mark.parametrize("words", ["", *VARIANTS, "edge mtls", "canary kubernetes"])
+def test_envoy_accepts_the_file_and_each_variant_as_they_are_printed(words, tmp_path, monkeypatch):
+    (tmp_path / "envoy").symlink_to(Path("envoy").absolute())
+    monkeypatch.chdir(tmp_path)
+    make_certificates(Path("build/fleet/certs"))
+    Path("my.yaml").write_text(to_yaml(compose(words.split())))
 
     envoy = str(Path(sys.executable).with_name("envoy"))
-    command = [envoy, "--mode", "validate", "-c", str(file), "-l", "warning", "--base-id", "7"]
+    command = [envoy, "--mode", "validate", "-c", "my.yaml", "-l", "warning", "--base-id", "7"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stderr
     assert "eprecated" not in checked.stderr
+
+
+@pytest.mark.parametrize("words", [["weights", "orca"], ["zones", "edge", "weights"]])
+def test_variants_that_undo_each_other_are_not_composed(words):
+    with pytest.raises(BadEdit, match="exclude each other: "):
+        compose(words)
 
 
 def test_what_a_machine_lacks_is_left_out_with_a_word():
@@ -144,7 +151,15 @@ def fleet_command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["--variant", "nope"], ["--replicas", "0"], ["--replicas", "-1"], ["--profile", "x"]]
+    "words",
+    [
+        ["--variant", "nope"],
+        ["--variant", "kubernetes"],
+        ["--replicas", "0"],
+        ["--replicas", "-1"],
+        ["--replicas", "1", "--variant", "canary"],
+        ["--profile", "x"],
+    ],
 )
 def test_a_fleet_that_makes_no_sense_is_refused_before_anything_starts(words):
     ended = fleet_command("up", *words)
@@ -163,8 +178,9 @@ def test_ports_of_others_are_named():
     assert port not in taken(ports)
 
 
-async def test_what_could_not_start_says_so_in_its_own_words(tmp_path):
-    words = (sys.executable, "-c", "import sys; sys.exit('No such flag: --nope')")
+@pytest.mark.parametrize("line", ["No such flag: --nope", '{"event": "No such flag: --nope"}'])
+async def test_what_could_not_start_says_so_in_its_own_words(tmp_path, line):
+    words = (sys.executable, "-c", f"import sys; sys.exit({line!r})")
     program = Program("replica-1", words, f"{HOST}:1", f"tcp://{HOST}:1")
     lines: list[str] = []
     ports = beside(1)

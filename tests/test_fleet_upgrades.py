@@ -17,6 +17,7 @@ from benchmarks.load import offer
 from fleet.companions import companions, find_program, sharing
 from fleet.compose import compose
 from fleet.local import Fleet
+from fleet.orders import DOING, obey
 from fleet.plan import replica
 from fleet.ports import beside
 from fleet.process import Died, Process
@@ -173,3 +174,52 @@ async def test_a_machine_without_a_redis_gets_one_from_a_package(tmp_path, monke
     await redis.stop(5)
 
     assert said == b"+PONG\r\n"
+
+
+async def test_a_replica_that_does_not_come_back_leaves_the_fleet_up_and_says_why(tmp_path, tone):
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("[{key: k, client: me}]")
+    orders, told = asyncio.Queue(), []
+    async with running(tmp_path, flags=[f"--api-keys-file={keys}"]) as fleet:
+        obeying = asyncio.create_task(
+            obey(orders, fleet, lambda: compose([]), lambda *words: told.append(words))
+        )
+        keys.unlink()
+        orders.put_nowait(signal.SIGHUP)
+        await until(lambda: _done(told))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{fleet.ports.door}") as channel:
+            answer = await EmotionServiceStub(channel).Analyze(
+                AnalyzeRequest(audio_data=tone(0.2)), metadata=[("x-api-key", "k")]
+            )
+        orders.put_nowait(signal.SIGTERM)
+        await obeying
+
+    assert answer.emotion
+    assert [doing for doing, _ in told] == ["", DOING[signal.SIGHUP], ""]
+    assert told[-1][1][0].startswith("replica-1 ended before it was ready: ")
+
+
+async def _done(told) -> bool:
+    return len(told) == 3
+
+
+async def test_a_signal_to_end_is_heard_while_replicas_are_replaced():
+    class Rolling:
+        ended = False
+
+        async def roll(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended = True
+
+    orders, told, fleet = asyncio.Queue(), [], Rolling()
+    obeying = asyncio.create_task(obey(orders, fleet, dict, lambda *words: told.append(words)))
+
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+        orders.put_nowait(number)
+        await asyncio.sleep(0)
+    await obeying
+
+    assert fleet.ended
+    assert [doing for doing, _ in told] == ["", DOING[signal.SIGHUP]]
