@@ -10,6 +10,7 @@ A variant is a list of edits, each at a path of keys; an element of a list is fo
 """
 
 import copy
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,20 +20,30 @@ import yaml
 
 FOLDER = Path("envoy")
 HTTP = "static_resources/listeners/main/filter_chains/0/filters/0/typed_config"
+EXCLUSIVE = ({"orca", "weights", "zones"}, {"canary", "shadow"})  # they edit the same place
 SHORT = {"HTTP": HTTP, "HOST": f"{HTTP}/route_config/virtual_hosts/speech"}
 
 
 class BadEdit(Exception):
-    """A variant names a place that is not there."""
+    """A variant names a place that is not there, or two of them do not go together."""
 
 
 def compose(applied: Iterable[str], folder: Path = FOLDER) -> dict[str, Any]:
     """The configuration as plain data. Raises BadEdit; OSError for a variant that is not there."""
-    config: dict[str, Any] = yaml.safe_load((folder / "envoy.yaml").read_text())
+    config: dict[str, Any] = _read(folder / "envoy.yaml")
+    applied = list(applied)
+    for group in EXCLUSIVE:
+        if len(both := group.intersection(applied)) > 1:
+            raise BadEdit(f"variants that exclude each other: {', '.join(sorted(both))}")
     for variant in applied:
-        for edit in yaml.safe_load((folder / "variants" / f"{variant}.yaml").read_text()):
+        for edit in _read(folder / "variants" / f"{variant}.yaml"):
             apply(config, edit)
     return config
+
+
+def _read(file: Path) -> Any:
+    """Without what YAML's anchors share: an edit at one of these places would change them all."""
+    return json.loads(json.dumps(yaml.safe_load(file.read_text())))
 
 
 def variants(folder: Path = FOLDER) -> list[str]:

@@ -253,6 +253,17 @@ async def test_nobody_can_throw_replicas_out_by_what_he_sends(fleet, grpc_door, 
     assert (await grpc_door.Analyze(request(tone(0.2)))).emotion
 
 
+async def test_a_message_that_ends_too_early_is_refused_at_once(http, tone):
+    audio = request(tone(0.2)).SerializeToString()
+    half = struct.pack(">BI", 0, len(audio)) + audio[: len(audio) // 2]
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+
+    answer = await http.post("/speechemotion.v1.EmotionService/Analyze", data=half, headers=headers)
+
+    assert answer.headers["grpc-status"] == "3"
+    assert "no message of this method" in answer.headers["grpc-message"]
+
+
 async def test_load_reports_are_for_envoy_only(http, tone):
     trailers = (await web_call(http, request(tone(0.2))))[1]
 

@@ -13,6 +13,8 @@ import pytest
 import pytest_asyncio
 import yaml
 from fleets import logged, running, sent_to_replicas, visit
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -107,6 +109,19 @@ async def test_grpc_callers_get_the_same_treatment(fleet, tone):
 
     assert named.emotion
     assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_without_a_key_nobody_reads_the_schema(fleet):
+    trust = grpc.ssl_channel_credentials((fleet.folder / "certs" / "ca.pem").read_bytes())
+    question = [ServerReflectionRequest(list_services="")]
+    async with grpc.aio.secure_channel(f"localhost:{fleet.ports.door}", trust) as channel:
+        ask = ServerReflectionStub(channel).ServerReflectionInfo
+
+        refused = await ask().code()  # it says nothing: grpc.aio may fail to write to an ended call
+        answers = [one async for one in ask(iter(question), metadata=[("x-api-key", "g-secret")])]
+
+    assert refused is grpc.StatusCode.UNAUTHENTICATED
+    assert answers[0].list_services_response.service
 
 
 async def test_one_address_gets_its_burst_and_its_neighbours_lose_nothing(http, body):
