@@ -15,6 +15,7 @@ import yaml
 from fleets import logged, running, sent_to_replicas, visit
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from speech_emotion_client import AsyncClient, FixedWindow, Unauthenticated
 from speechemotion.v1.emotion_service_pb2 import AnalyzeRequest
 from speechemotion.v1.emotion_service_pb2_grpc import EmotionServiceStub
 
@@ -198,6 +199,15 @@ async def test_health_and_the_description_of_the_api_need_no_key(http):
 
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert "strict-transport-security" in answers[0].headers
+
+
+async def test_a_stream_without_a_key_always_says_so(fleet):
+    """grpc.aio does not hear what is refused at once if it is just writing."""
+    trust = grpc.ssl_channel_credentials((fleet.folder / "certs" / "ca.pem").read_bytes())
+    async with AsyncClient(f"localhost:{fleet.ports.door}", tls=trust) as client:
+        for _ in range(12):  # below the burst of an address
+            with pytest.raises(Unauthenticated):
+                await client.stream(sample_rate=16_000, segmentation=FixedWindow()).__aenter__()
 
 
 async def test_who_does_not_speak_tls_is_not_heard(fleet):

@@ -15,6 +15,12 @@ FIRST, LONGEST = 0.1, 5.0
 TRANSPORT = ("CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED")
 """Codes that proxies and HTTP/2 give to a broken connection; then without a reason."""
 
+UNHEARD = "Internal error from Core"
+"""What grpc.aio puts in the place of a status that it did not wait for."""
+
+LISTENINGS = 5
+"""Times that an answer is asked for that was not heard; about one in four is not."""
+
 
 def is_broken(error: SpeechEmotionError, *, owes: bool) -> bool:
     """Whether the session may go on over another connection.
@@ -25,6 +31,14 @@ def is_broken(error: SpeechEmotionError, *, owes: bool) -> bool:
     if error.reason == "STREAM_IDLE":
         return owes
     return isinstance(error, Unavailable) or (not error.reason and error.code in TRANSPORT)
+
+
+def is_unheard(error: SpeechEmotionError) -> bool:
+    """Whether an answer came that grpc.aio could not tell, since it was just writing.
+
+    A call that a proxy refuses at once ends so now and then: `grpc/aio/_call.py`, `_write`.
+    """
+    return error.code == "INTERNAL" and str(error) == UNHEARD
 
 
 def try_again(error: SpeechEmotionError) -> bool:

@@ -163,10 +163,7 @@ class Session:
 
     async def _open(self, seconds: float) -> None:
         """A new connection, for a new session or for the one there is."""
-        if self._wire is not None:
-            await self._wire.close()
-        self._wire = wire = Wire(self._open_call, raw_frame=self._frame)
-        message = await wire.greet(self._config, seconds)
+        message = await self._greet(seconds)
         event = to_event(message, resumed=self._started is not None)
         if not isinstance(event, SessionStarted):
             text = "The server did not begin with session_started."
@@ -174,7 +171,25 @@ class Session:
         self._go_on(message.session_started)
         self._started = event
         self._waiting.append(event)
-        wire.start_sending(self._tail, event.limits.max_chunk_bytes, self._news, self._room)
+        self._connected().start_sending(
+            self._tail, event.limits.max_chunk_bytes, self._news, self._room
+        )
+
+    async def _greet(self, seconds: float) -> pb.AnalyzeStreamResponse:
+        """The first event; asked for again if an answer was not heard: the key may be wrong."""
+        for _ in range(resuming.LISTENINGS - 1):
+            try:
+                return await self._connect(seconds)
+            except SpeechEmotionError as error:
+                if not resuming.is_unheard(error):
+                    raise
+        return await self._connect(seconds)
+
+    async def _connect(self, seconds: float) -> pb.AnalyzeStreamResponse:
+        if self._wire is not None:
+            await self._wire.close()
+        self._wire = Wire(self._open_call, raw_frame=self._frame)
+        return await self._wire.greet(self._config, seconds)
 
     def _go_on(self, started: pb.SessionStarted) -> None:
         self._config.resume_token = started.resume_token
