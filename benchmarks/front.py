@@ -9,7 +9,6 @@ what else the machine does meets both. Medians count, of the ratio that of neigh
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from contextlib import ExitStack
 from statistics import median
 
 from benchmarks.results import bars, publish
@@ -20,22 +19,23 @@ Row = list[object]
 
 
 def in_turns(size: int, load: Load, rounds: int) -> dict[str, list[Outcome]]:
-    """The outcomes of each server, round by round."""
-    ports = {"bare": free_port(), "ours": free_port()}
-    commands = {
-        "bare": [sys.executable, "-m", "benchmarks.peers.bare", str(ports["bare"])],
-        "ours": ours(ports["ours"], "--queue-delay-ms=5"),
-    }
-    seen: dict[str, list[Outcome]] = {name: [] for name in ports}
-    with ExitStack() as stack:
-        pids = {
-            name: stack.enter_context(process(name, commands[name], port, quiet=True))
-            for name, port in ports.items()
+    """The outcomes of each server, round by round; of ours with WAV files, too."""
+    bare, our = free_port(), free_port()
+    command = [sys.executable, "-m", "benchmarks.peers.bare", str(bare)]
+    with (
+        process("bare", command, bare, quiet=True) as bare_pid,
+        process("ours", ours(our, "--queue-delay-ms=5"), our, quiet=True) as our_pid,
+    ):
+        asked = {
+            "bare": (analyze(bare, size), bare_pid),
+            "ours": (analyze(our, size), our_pid),
+            "ours, in a WAV file": (analyze(our, size, wav=True), our_pid),
         }
+        seen: dict[str, list[Outcome]] = {name: [] for name in asked}
         for number in range(rounds):
-            for name in sorted(ports, reverse=bool(number % 2)):
-                target = analyze(ports[name], size)
-                seen[name].append(drive(target, load, server=pids[name]))
+            for name in sorted(asked, reverse=bool(number % 2)):
+                target, pid = asked[name]
+                seen[name].append(drive(target, load, server=pid))
     return seen
 
 

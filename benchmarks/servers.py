@@ -1,5 +1,6 @@
 """Starts a server as a process group of its own, waits until it answers, ends it."""
 
+import io
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -86,10 +88,16 @@ def analyze(
     method: str = METHOD,
     headers: tuple[tuple[str, str], ...] = (),
     options: AnalyzeOptions | None = None,
+    wav: bool = False,
 ) -> Target:
     """Calls of Analyze with `size` bytes of samples, for a server that has the null model."""
     bodies = null_model.bodies(size)
-    requests = [AnalyzeRequest(audio_data=one, audio_format=RAW, options=options) for one in bodies]
+    requests = [
+        AnalyzeRequest(audio_data=_as_wav(one), options=options)
+        if wav
+        else AnalyzeRequest(audio_data=one, audio_format=RAW, options=options)
+        for one in bodies
+    ]
     return Target(
         address=f"127.0.0.1:{port}",
         path=method,
@@ -98,6 +106,14 @@ def analyze(
         read=_scores,
         headers=headers,
     )
+
+
+def _as_wav(samples: bytes) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, RAW.sample_rate_hz, 0, "NONE", ""))
+        writer.writeframes(samples)
+    return file.getvalue()
 
 
 def expected(bodies: Sequence[bytes]) -> list[list[float]]:

@@ -22,6 +22,7 @@ from server.audio.raw import Encoding, RawFormat, open_raw, stored_samples
 from server.audio.resample import Resampler, mix
 from server.audio.sniff import is_cut_short, recognise
 from server.audio.source import Block, Source
+from server.audio.wav import plain_samples
 from server.speech import SAMPLE_RATE, Audio, InvalidInput, Notice, Waveform
 
 _LARGEST_16 = 32767
@@ -57,7 +58,10 @@ def decode(data: bytes | memoryview, described: RawFormat | None, limits: AudioL
     check_bytes(len(data), limits)
     described = described or _AS_CONTAINER
     if is_plain(described):
-        return _decode_plain(data, described, limits)
+        samples = stored_samples(data, described, Encoding.PCM_S16LE, limits)[:, 0]
+        return _as_they_are("raw", samples, described, limits)
+    if described.encoding is None and (found := plain_samples(data)) is not None:
+        return _as_they_are("wav", np.frombuffer(found, "<i2"), described, limits)
     data = bytes(data)
     with ExitStack() as stack:
         source = _open(data, described, limits, stack)
@@ -84,8 +88,9 @@ def is_plain(described: RawFormat) -> bool:
     )
 
 
-def _decode_plain(data: bytes | memoryview, described: RawFormat, limits: AudioLimits) -> Audio:
-    samples = stored_samples(data, described, Encoding.PCM_S16LE, limits)[:, 0]
+def _as_they_are(
+    container: str, samples: NDArray[np.int16], described: RawFormat, limits: AudioLimits
+) -> Audio:
     check_channel_index(described.channel_index, 1)
     check_duration(len(samples) / SAMPLE_RATE, limits)
     check_samples(len(samples), limits)
@@ -93,7 +98,7 @@ def _decode_plain(data: bytes | memoryview, described: RawFormat, limits: AudioL
         samples=samples,
         source_rate_hz=SAMPLE_RATE,
         source_channels=1,
-        container="raw",
+        container=container,
         notices=_clipping(_count_clipped_16(samples) / len(samples)),
     )
 
