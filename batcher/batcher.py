@@ -86,6 +86,8 @@ class Batcher(Generic[Item, Result]):
         except asyncio.CancelledError:
             self._dispatcher.abandon(call)
             raise
+        finally:
+            del call  # its future has the error, whose traceback has this frame
 
     def check(
         self,

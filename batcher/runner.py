@@ -132,7 +132,7 @@ class Runner(Generic[Item, Result]):
         cost = len(part) * max(lengths)
         predicted = device.model.predict(cost)
         started_at = loop.time()
-        results, error = await _results(device, part)
+        results, error = await _results(device, [call.item for call in part])
         now = loop.time()
         waiting_since = min([call.enqueued_at for call in part])
         run_time, held = device.account(started_at, now, waiting_since)
@@ -184,13 +184,16 @@ class Runner(Generic[Item, Result]):
 
 
 async def _results(
-    device: Device[Item, Result], part: list[Call[Item, Result]]
+    device: Device[Item, Result], items: list[Item]
 ) -> tuple[Sequence[Result], BaseException | None]:
-    """What the RunBatch returned or raised; raises only what must stop the process or the task."""
+    """What the RunBatch returned or raised; raises only what must stop the process or the task.
+
+    Knows no calls: their futures get the error, whose traceback has this frame.
+    """
     try:
-        results = await device.run([call.item for call in part])
-        if len(results) != len(part):
-            raise ValueError(f"{len(results)} results for a batch of {len(part)}")
+        results = await device.run(items)
+        if len(results) != len(items):
+            raise ValueError(f"{len(results)} results for a batch of {len(items)}")
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task and task.cancelling():

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from os import urandom
 from time import monotonic, time
 from typing import TypeAlias
@@ -84,7 +85,7 @@ class Calls:
         self._running += 1
         self._limited += limited
         self._idle.clear()
-        context.add_done_callback(self._left)  # type: ignore[arg-type]  # any callable does
+        _at_the_end(self._left)
         if limited and 0 < self._max_calls < self._limited:
             raise TooManyCalls(self._max_calls)
         call.client = self._callers.name(context)
@@ -104,7 +105,7 @@ class Calls:
         """Its handler is over, however it ended."""
         self._limited -= limited
 
-    def _left(self, ctx: Context) -> None:  # noqa: ARG002
+    def _left(self, _: object) -> None:
         """Its answer is not only made, but on its way."""
         self._running -= 1
         if not self._running:
@@ -114,7 +115,11 @@ class Calls:
         failure = self.failure(call, error)
         if failure.code is not grpc.StatusCode.INTERNAL:
             self._report(call, failure.code.name, failure.reason)
-        await context.abort(failure.code, failure.text, failure.trailers)
+        try:
+            await context.abort(failure.code, failure.text, failure.trailers)
+        except grpc.aio.AbortError as aborted:
+            _at_the_end(partial(_let_go, aborted))
+            raise
 
     def failure(self, call: Call, error: BaseException) -> Failure:
         """What the caller is told; an unforeseen cause is reported here, under the caller's id."""
@@ -173,6 +178,26 @@ class _Answering:
             await self._calls.end(self._call, self._context, error)
         finally:
             self._calls.forget(limited=self._limited)
+
+
+def _at_the_end(callback: Callable[[object], None]) -> None:
+    """Calls it once the RPC of this task is over, its status sent.
+
+    As the context's own callbacks, but those keep the context, and so what gRPC has of the call,
+    until Python looks for cycles.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    task.add_done_callback(callback)
+
+
+def _let_go(aborted: BaseException, _: object) -> None:
+    """Of what the caller sent, which is in the frames that the error has come through.
+
+    gRPC keeps the error with the call, and the frames have the call's context: a cycle, which would
+    keep the audio of refused calls until Python looks for cycles.
+    """
+    aborted.__traceback__ = aborted.__context__ = None
 
 
 def _begin(context: Context, method: str) -> Call:

@@ -112,9 +112,11 @@ class Streams:
             keep = isinstance(error, StreamAborted) and bool(error.token)
             drained = isinstance(error, Closed)
             connection.detach()
-            named = _named(error)
-            await connection.say_last(failure_of(named).status)
-            raise named from error
+            failure = failure_of(error)
+            await connection.say_last(failure.status)
+            if failure.code is StatusCode.INTERNAL:  # event and status have the same id
+                raise Unforeseen(failure.metadata["id"]) from error
+            raise
         finally:
             self._report(StreamEvent.CLOSED, connection.order)
             self._settle(connection, keep=keep, drained=drained)
@@ -255,11 +257,3 @@ class Streams:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # only a read that fails because its call is over
-
-
-def _named(error: Exception) -> Exception:
-    """An error that is not in the table gets its id here, so that event and status agree."""
-    failure = failure_of(error)
-    if failure.code is StatusCode.INTERNAL and not isinstance(error, Unforeseen):
-        return Unforeseen(failure.metadata["id"])
-    return error

@@ -136,8 +136,8 @@ class Connection:
         while True:
             while (slot := self._outbox.take()) is not None:
                 await self._send_slot(slot)
-            if self._outbox.failure is not None:
-                raise self._outbox.failure
+            if self._outbox.failed:
+                raise self._outbox.take_failure()
             if self._outbox.complete and self._outbox.empty:
                 return
             await self._mind_the_time()

@@ -56,7 +56,7 @@ class Outbox:
     def __init__(self, shop: Workshop, order: Order, tenant: str, keeper: Keeper | None) -> None:
         self.closed = False
         self.complete = False  # nothing more will come
-        self.failure: Exception | None = None
+        self._failures: list[Exception] = []
         self._shop = shop
         self._order = order
         self._tenant = tenant
@@ -120,7 +120,7 @@ class Outbox:
 
     def fail(self, error: Exception) -> None:
         """The first failure is the one that counts."""
-        self.failure = self.failure or error
+        self._failures.append(error)
         self._news.set()
 
     async def pause(self, seconds: float) -> None:
@@ -150,6 +150,14 @@ class Outbox:
     @property
     def empty(self) -> bool:
         return not self._slots
+
+    @property
+    def failed(self) -> bool:
+        return bool(self._failures)
+
+    def take_failure(self) -> Exception:
+        """The first; kept no longer, because its traceback will have this box."""
+        return self._failures.pop(0)
 
     def lag(self) -> float:
         """Seconds for which the oldest segment without an answer has waited."""
