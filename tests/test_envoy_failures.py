@@ -124,6 +124,21 @@ async def test_one_file_switches_from_blue_replicas_to_green_ones(fleet, analyze
     assert after[2] > switched[2] >= before[2]
 
 
+async def test_a_fleet_without_a_ready_replica_says_so(fleet):
+    everyone = fleet.ports.replicas
+
+    fleet.announce(everyone, draining=everyone)
+    await until(lambda: _healthy(fleet, 0))
+    async with visit(f"http://127.0.0.1:{fleet.ports.door}") as session:
+        answer = await session.get("/ready")
+        body = await answer.json()
+    fleet.announce(everyone)
+    await until(lambda: _healthy(fleet, 3))
+
+    assert answer.status == 503
+    assert body == {"code": 14, "message": "No replica is ready.", "details": []}
+
+
 async def test_an_envoy_whose_memory_is_full_says_that_it_is_busy(tmp_path):
     config = compose([])
     heap = config["overload_manager"]["resource_monitors"][0]["typed_config"]
