@@ -341,7 +341,8 @@ def device_rows(calls: int) -> list[Row]:
 
 def promise_rows(calls: int) -> list[Row]:
     wasted = on_virtual_time(half_cancelled(calls))
-    on_virtual_time(storm(calls // 10))  # what every process needs once
+    for _ in range(2):  # until the process has what so many calls take at once
+        on_virtual_time(storm(calls))
     before, started_at = resident(), perf_counter()
     lost, ends = on_virtual_time(storm(calls))
     seconds = perf_counter() - started_at

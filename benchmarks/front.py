@@ -8,6 +8,7 @@ what else the machine does meets both. Medians count, of the ratio that of neigh
 
 import sys
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
@@ -78,8 +79,11 @@ def open_row(name: str, size: int, rate: float, outcomes: Sequence[Outcome]) -> 
     ]
 
 
-def failed(outcomes: Sequence[Outcome]) -> int:
-    return sum(sum(one.outcomes.values()) - one.served for one in outcomes)
+def failed(outcomes: Sequence[Outcome]) -> str:
+    """How many, and with what."""
+    kinds = sum((one.outcomes for one in outcomes), Counter[str]())
+    del kinds["OK"]
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "0"
 
 
 def main() -> None:
