@@ -18,8 +18,8 @@ TRANSPORT = ("CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED")
 UNHEARD = "Internal error from Core"
 """What grpc.aio puts in the place of a status that it did not wait for."""
 
-LISTENINGS = 5
-"""Times that an answer is asked for that was not heard; about one in four is not."""
+LISTENINGS = (0.0, 0.2, 1.0, 3.0)
+"""Seconds of silence before the first word, each time that an answer is asked for again."""
 
 
 def is_broken(error: SpeechEmotionError, *, owes: bool) -> bool:

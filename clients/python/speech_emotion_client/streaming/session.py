@@ -177,19 +177,20 @@ class Session:
 
     async def _greet(self, seconds: float) -> pb.AnalyzeStreamResponse:
         """The first event; asked for again if an answer was not heard: the key may be wrong."""
-        for _ in range(resuming.LISTENINGS - 1):
+        *hasty, patient = resuming.LISTENINGS
+        for pause in hasty:
             try:
-                return await self._connect(seconds)
+                return await self._connect(seconds, pause)
             except SpeechEmotionError as error:
                 if not resuming.is_unheard(error):
                     raise
-        return await self._connect(seconds)
+        return await self._connect(seconds, patient)
 
-    async def _connect(self, seconds: float) -> pb.AnalyzeStreamResponse:
+    async def _connect(self, seconds: float, pause: float) -> pb.AnalyzeStreamResponse:
         if self._wire is not None:
             await self._wire.close()
         self._wire = Wire(self._open_call, raw_frame=self._frame)
-        return await self._wire.greet(self._config, seconds)
+        return await self._wire.greet(self._config, seconds, pause)
 
     def _go_on(self, started: pb.SessionStarted) -> None:
         self._config.resume_token = started.resume_token

@@ -33,10 +33,18 @@ class Wire:
         self._frame = raw_frame
         self._sender: asyncio.Task[None] | None = None
 
-    async def greet(self, config: pb.StreamConfig, seconds: float) -> pb.AnalyzeStreamResponse:
-        """Opens the session; its first event. Raises a SpeechEmotionError."""
+    async def greet(
+        self, config: pb.StreamConfig, seconds: float, pause: float = 0.0
+    ) -> pb.AnalyzeStreamResponse:
+        """Opens the session; its first event. Raises a SpeechEmotionError.
+
+        Says nothing for `pause` seconds, in which a refusal is heard for certain: gRPC may not hear
+        what comes while it writes.
+        """
         try:
             async with asyncio.timeout(seconds):
+                if pause:
+                    await self._listen(pause)
                 with suppress(*BROKEN):
                     await self._call.write(pb.AnalyzeStreamRequest(config=config))
                 return await self._read()
@@ -84,6 +92,15 @@ class Wire:
         if message.HasField("error"):
             raise from_status(message.error)
         return message  # type: ignore[no-any-return]  # the generated stubs are untyped
+
+    async def _listen(self, seconds: float) -> None:
+        """Raises what the call ends with in that time."""
+        end = asyncio.ensure_future(self._call.code())
+        try:
+            if (await asyncio.wait({end}, timeout=seconds))[0]:
+                raise await self._reason()
+        finally:
+            end.cancel()
 
     async def _reason(self) -> SpeechEmotionError:
         """Why there is nothing more; OK without a summary is a failure too."""
