@@ -11,6 +11,11 @@ from server.config import MIB, PortTaken, Settings, SettingsError
 TRANSPORT_SLACK = 4 * MIB  # our own size limit, which explains itself, must be met first
 
 
+UNHEARD = 100_000
+"""Calls that may wait for the event loop to hear of them. gRPC would reset some of 1,000 and all of
+3,000, as CANCELLED without a word; ours says why and when to come back."""
+
+
 class BadCertificate(SettingsError):
     """The files for TLS cannot be used; the text says which."""
 
@@ -22,6 +27,8 @@ def make_server(settings: Settings) -> grpc.aio.Server:
             ("grpc.max_send_message_length", -1),
             # Unless asked for, a second server on the port is a mistake, not a helper.
             ("grpc.so_reuseport", int(settings.share_port)),
+            ("grpc.server.max_pending_requests", UNHEARD),
+            ("grpc.server.max_pending_requests_hard_limit", UNHEARD),
             ("grpc.http2.max_ping_strikes", 0),  # a proxy's pings are no reason for a GOAWAY
             *_connection_age(settings),
             *_shared_connections(settings),

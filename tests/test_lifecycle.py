@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import sys
+from collections import Counter
 from pathlib import Path
 
 import grpc
@@ -105,6 +106,24 @@ async def test_a_started_process_answers_and_ends_with_0_when_asked_to(start, to
     assert [line["event"] for line in server.log] == [
         "loading", "serving", "call", "draining", "stopped",
     ]  # fmt: skip
+
+
+async def test_who_called_while_the_server_stood_still_hears_from_it(start):
+    server = await start("--engine", "fake", "--port", "0")
+    address = (await server.until("serving"))["address"]
+    end = asyncio.create_task(server.exit_status())
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        await channel.channel_ready()
+        server.signal(signal.SIGSTOP)
+        calls = [EmotionServiceStub(channel).Analyze(AnalyzeRequest()) for _ in range(3_000)]
+        await asyncio.sleep(1)
+        server.signal(signal.SIGCONT)
+        codes = Counter([(await call.code()).name for call in calls])
+    server.signal(signal.SIGTERM)
+
+    assert codes == {"INVALID_ARGUMENT": 3_000}
+    assert await end == 0
 
 
 async def test_a_port_that_is_taken_is_one_clear_line(start):
