@@ -11,9 +11,9 @@ from server.config import MIB, PortTaken, Settings, SettingsError
 TRANSPORT_SLACK = 4 * MIB  # our own size limit, which explains itself, must be met first
 
 UNHEARD = 8_000
-"""Calls that may wait for the event loop to hear of them: what it hears in some seconds, with 64 KiB
-of each in memory at most. gRPC would reset some of 1,000 and all of 3,000, as CANCELLED without a
-word; ours says why and when to come back."""
+"""Calls that may wait for the event loop to hear of them, each with up to 64 KiB: what it hears in
+some seconds. gRPC would reset some of 1,000 and all of 3,000, as CANCELLED without a word; ours
+says why and when to come back."""
 
 
 class BadCertificate(SettingsError):
